@@ -1,0 +1,96 @@
+"""Agreement of two readings of the same cases: intraclass correlation, limits of agreement, weighted kappa."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# 95 % of a normal distribution lie within 1.96 standard deviations.
+LIMITS_FACTOR = 1.96
+
+
+@dataclass(frozen=True)
+class LimitsOfAgreement:
+    """Bland and Altman's bias and 95 % limits (Lancet 1986;327:307 [R]); differences are second minus first."""
+
+    bias: float
+    standard_deviation: float
+    lower: float
+    upper: float
+
+
+def _paired(first: npt.ArrayLike, second: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    pairs = np.column_stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])
+    if not np.isfinite(pairs).all():
+        raise ValueError("readings must be finite; leave out cases that one of the two did not evaluate")
+    return pairs
+
+
+def icc_agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """ICC(A,1) = ICC(2,1): two-way random effects, absolute agreement, single reading.
+
+    (MSR − MSE) / (MSR + (k − 1) MSE + k (MSC − MSE) / n) with k = 2 readings of n cases (Shrout & Fleiss 1979
+    Psychol Bull 86:420; McGraw & Wong 1996 Psychol Methods 1:30 [R]).
+
+    Parameters
+    ----------
+    first, second
+        ``(n,)`` readings.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two cases, or when nothing varies.
+    """
+    pairs = _paired(first, second)
+    n, k = pairs.shape
+    if n < 2:
+        return float("nan")
+    mean = pairs.mean()
+    by_case, by_reading = pairs.mean(axis=1), pairs.mean(axis=0)
+    rows = k * ((by_case - mean) ** 2).sum() / (n - 1)
+    columns = n * ((by_reading - mean) ** 2).sum() / (k - 1)
+    residual = pairs - by_case[:, None] - by_reading[None, :] + mean
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    denominator = rows + (k - 1) * error + k * (columns - error) / n
+    return float((rows - error) / denominator) if denominator > 0 else float("nan")
+
+
+def limits_of_agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> LimitsOfAgreement:
+    """Bias, SD and 95 % limits of ``second - first``; SD and limits are NaN for fewer than two cases."""
+    pairs = _paired(first, second)
+    difference = pairs[:, 1] - pairs[:, 0]
+    bias = float(difference.mean()) if len(difference) else float("nan")
+    spread = float(difference.std(ddof=1)) if len(difference) > 1 else float("nan")
+    return LimitsOfAgreement(bias, spread, bias - LIMITS_FACTOR * spread, bias + LIMITS_FACTOR * spread)
+
+
+def confusion(first: Sequence[str], second: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Count pairs ``(len(labels), len(labels))``: rows by ``first``, columns by ``second``.
+
+    Raises
+    ------
+    KeyError
+        A reading that is not in ``labels``.
+    """
+    place = {label: n for n, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for a, b in zip(first, second, strict=True):
+        counts[place[a], place[b]] += 1
+    return counts
+
+
+def weighted_kappa(counts: npt.ArrayLike) -> float:
+    """Linearly weighted kappa 1 − Σw·O / Σw·E of a confusion matrix; NaN where it is undefined."""
+    observed = np.asarray(counts, dtype=np.float64)
+    total = observed.sum()
+    if total == 0:
+        return float("nan")
+    expected = observed.sum(axis=1)[:, None] * observed.sum(axis=0)[None, :] / total
+    place = np.arange(len(observed))
+    weights = np.abs(place[:, None] - place[None, :])
+    denominator = (weights * expected).sum()
+    return float(1 - (weights * observed).sum() / denominator) if denominator > 0 else float("nan")

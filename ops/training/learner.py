@@ -1,0 +1,103 @@
+"""One network in training: optimiser, averaged weights, state that can be saved and resumed."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ops.training.loss import dice_and_cross_entropy
+
+MAX_RATE = 2e-3
+WEIGHT_DECAY = 1e-2
+WARM_UP = 0.03  # share of the training over which the rate rises
+GRADIENT_NORM = 2.0
+# The averaged weights forget over the last 1/(1 − decay) steps; a short run must not average in its beginning.
+AVERAGE_DECAY, AVERAGE_WARM_UP = 0.998, 20
+
+
+def learning_rate(progress: float) -> float:
+    """Rate at a fraction ``progress`` 0–1 of the training: linear warm-up, then half a cosine to almost 0."""
+    if progress < WARM_UP:
+        return MAX_RATE * max(progress, 1e-3) / WARM_UP
+    done = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
+    return MAX_RATE * max(0.005, 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Learner:
+    """Trains one segmentation network.
+
+    Parameters
+    ----------
+    network
+        Maps ``(n, 1, z, y, x)`` to logits.
+    class_weights
+        Weights of the cross entropy, one per class.
+    autocast
+        Compute forward passes in bfloat16.
+
+    Attributes
+    ----------
+    average
+        Exponential moving average of the weights: the network to evaluate and to export.
+    steps
+        Optimiser steps taken.
+    """
+
+    def __init__(self, network: nn.Module, class_weights: Tensor, autocast: bool = True) -> None:
+        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=MAX_RATE, weight_decay=WEIGHT_DECAY)
+        self.class_weights = class_weights
+        self.autocast = autocast
+        self.steps = 0
+
+    def step(self, images: Tensor, labels: Tensor, progress: float) -> float:
+        """Take one optimiser step and return the loss.
+
+        Parameters
+        ----------
+        images
+            ``(n, 1, z, y, x)`` float32, windowed.
+        labels
+            ``(n, z, y, x)`` int64.
+        progress
+            Fraction of the training that is over; sets the learning rate.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(progress)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits = self.network(images.contiguous(memory_format=torch.channels_last_3d))
+        loss = dice_and_cross_entropy(logits.float(), labels, self.class_weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.optimiser.step()
+        self.steps += 1
+        self._update_average()
+        return float(loss.detach())
+
+    def _update_average(self) -> None:
+        decay = min(AVERAGE_DECAY, self.steps / (self.steps + AVERAGE_WARM_UP))
+        with torch.no_grad():
+            for mean, current in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(current, 1 - decay)
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to go on later."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state`."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.steps = int(state["steps"])
