@@ -1,0 +1,233 @@
+"""Model bundles: weights with a manifest that says what they are for, how they were made and how good they are.
+
+A bundle is a folder ``<name>-<version>/`` with ``manifest.json`` and one weights file. It is pinned by digest:
+the manifest carries the SHA-256 of the weights, and the bundle's own digest covers both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+
+from storage.records import canonical_json
+
+MANIFEST_FILE = "manifest.json"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+Text = Annotated[str, Field(min_length=1)]
+Millimetres = Annotated[float, Field(gt=0)]
+Voxels = Annotated[int, Field(gt=0)]
+
+
+class BundleError(RuntimeError):
+    """A bundle cannot be used; the message names the folder, the reason and what to do."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class InputContract(_Part):
+    """What the network must be given.
+
+    Attributes
+    ----------
+    units
+        Of the voxels before windowing, e.g. ``HU``.
+    window
+        ``(low, high)`` in `units`; values are clipped to it and mapped linearly to 0 … 1.
+    spacing_mm, patch_shape
+        Voxel spacing ``(dz, dy, dx)`` and network input size ``(nz, ny, nx)``.
+    orientation
+        Patient directions of increasing k, j, i: superior, posterior, left (as `ops.volume.Grid.from_spacing`).
+    """
+
+    units: Text
+    window: tuple[float, float]
+    spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
+    patch_shape: tuple[Voxels, Voxels, Voxels]
+    orientation: Literal["SPL"] = "SPL"
+
+    @field_validator("window")
+    @classmethod
+    def _rises(cls, window: tuple[float, float]) -> tuple[float, float]:
+        if window[0] >= window[1]:
+            raise ValueError(f"window {window} must be (low, high)")
+        return window
+
+
+class OutputContract(_Part):
+    """What the network gives back: one channel per label, index = class."""
+
+    labels: Annotated[tuple[Text, ...], Field(min_length=2)]
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+
+
+class IntendedUse(_Part):
+    """The images a model was made for; anything else is a refused verdict, not a number."""
+
+    statement: Text
+    modality: Text
+    anatomy: Text
+    contrast_agent: bool
+    slice_spacing_mm: tuple[Millimetres, Millimetres]
+
+    @field_validator("statement")
+    @classmethod
+    def _says_research_use(cls, statement: str) -> str:
+        if "research use" not in statement.lower():
+            raise ValueError("the statement must say 'research use'")
+        return statement
+
+
+class Quality(_Part):
+    """One measured figure: which metric, its value, on which data, from how many cases."""
+
+    metric: Text
+    value: float
+    data: Text
+    n: Voxels
+
+
+class Manifest(_Part):
+    """Everything to know about a bundle before it is used. Unknown fields are an error.
+
+    Attributes
+    ----------
+    sha256
+        Of the weights file, lower-case hexadecimal.
+    file
+        Name of the weights file inside the bundle's folder.
+    provenance
+        How it was trained: data, code, seed, steps, date. At least one entry.
+    quality
+        Measured figures. At least one: an unmeasured model does not ship.
+    """
+
+    name: Name
+    version: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    runtime: Literal["onnx", "torch"]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    input: InputContract
+    output: OutputContract
+    intended_use: IntendedUse
+    licence: Text
+    provenance: Annotated[dict[str, JsonValue], Field(min_length=1)]
+    quality: Annotated[tuple[Quality, ...], Field(min_length=1)]
+
+    @property
+    def folder(self) -> str:
+        """Name of the bundle's folder."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A manifest and its weights, verified against each other when constructed."""
+
+    manifest: Manifest
+    weights: bytes
+
+    def __post_init__(self) -> None:
+        found = hashlib.sha256(self.weights).hexdigest()
+        if found != self.manifest.sha256:
+            raise BundleError(
+                f"model {self.manifest.folder}: {self.manifest.file} has sha256 {found}, its manifest says "
+                f"{self.manifest.sha256}: the weights were changed or damaged; install the bundle again"
+            )
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the canonical manifest and the weights: names this model in results and fingerprints."""
+        manifest = canonical_json(self.manifest.model_dump(mode="json")).encode()
+        return hashlib.sha256(manifest + b"\0" + self.weights).hexdigest()
+
+
+@dataclass(frozen=True)
+class BundleCheck:
+    """Outcome of verifying one bundle: its digest, or the problem."""
+
+    folder: str
+    digest: str | None
+    problem: str | None
+
+
+def bundled_models_dir() -> Path:
+    """Folder of the bundles that ship with Popscan."""
+    return Path(str(resources.files("storage"))) / "bundles"
+
+
+def list_bundles(root: Path | None = None) -> list[Path]:
+    """Folders under ``root`` (default: those that ship) that hold a manifest, sorted."""
+    root = bundled_models_dir() if root is None else root
+    return sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}"))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read and validate the manifest of the bundle in ``folder``.
+
+    Raises
+    ------
+    BundleError
+        There is none, or it is not valid.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"no model bundle at {folder}: cannot read {MANIFEST_FILE}: {error.strerror}") from error
+    except ValidationError as error:
+        raise BundleError(f"{path} is not a valid manifest: {error}") from error
+
+
+def load_bundle(folder: Path) -> ModelBundle:
+    """Load the bundle in ``folder``, its weights verified against the manifest.
+
+    Raises
+    ------
+    BundleError
+        The manifest is missing or invalid, the weights are missing, or their SHA-256 differs.
+    """
+    manifest = load_manifest(folder)
+    try:
+        weights = (folder / manifest.file).read_bytes()
+    except OSError as error:
+        raise BundleError(f"model {manifest.folder}: cannot read {folder / manifest.file}: {error.strerror}") from error
+    return ModelBundle(manifest, weights)
+
+
+def write_bundle(root: Path, bundle: ModelBundle) -> Path:
+    """Write ``bundle`` to ``root/<name>-<version>`` and return that folder.
+
+    The manifest is replaced last: a write that breaks off leaves a bundle that `load_bundle` refuses.
+    """
+    folder = root / bundle.manifest.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    _replace(folder / bundle.manifest.file, bundle.weights)
+    _replace(folder / MANIFEST_FILE, (bundle.manifest.model_dump_json(indent=2) + "\n").encode())
+    return folder
+
+
+def verify_bundles(root: Path | None = None) -> list[BundleCheck]:
+    """Verify every bundle under ``root`` (default: those that ship)."""
+    return [_check(folder) for folder in list_bundles(root)]
+
+
+def _check(folder: Path) -> BundleCheck:
+    try:
+        return BundleCheck(folder.name, load_bundle(folder).digest, None)
+    except BundleError as error:
+        return BundleCheck(folder.name, None, str(error))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
