@@ -1,0 +1,99 @@
+"""The flow ``screen`` against a real Prefect server: task runs, artifacts, table, report and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from distributed import LocalCluster
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import Artifact, TaskRun
+from prefect.client.schemas.sorting import TaskRunSort
+
+from flows.home import Home
+from flows.screen import ScreenFailedError, screen
+from tests.flows.mean_programme import PROGRAMME, add_study
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr("flows.screen.load_programme", lambda name: PROGRAMME)
+    return Home.at(tmp_path / "home")
+
+
+def run(home: Home, scheduler: str, **options: Any) -> dict[str, Any]:
+    return screen("mean", str(home.root), scheduler, **options)
+
+
+def task_runs() -> list[TaskRun]:
+    with get_client(sync_client=True) as client:
+        return client.read_task_runs(sort=TaskRunSort.EXPECTED_START_TIME_DESC)
+
+
+def artifacts(key: str) -> list[Artifact]:
+    with get_client(sync_client=True) as client:
+        found = client.request("POST", "/artifacts/filter", json={"artifacts": {"key": {"any_": [key]}}})
+        return [Artifact.model_validate(item) for item in found.json()]
+
+
+def test_one_task_run_per_batch_and_everything_published(home: Home, scheduler: str) -> None:
+    with home.open_ledger() as ledger:
+        for number in (1, 2, 4, 5, 6, 8, 9):
+            add_study(home, ledger, number, refused=number == 6)
+    heard: list[tuple[int, int]] = []
+    before = {run.id for run in task_runs()}
+    summary = run(home, scheduler, batch_size=4, listener=lambda done, total: heard.append((done, total)))
+
+    assert summary["results"] == {"ok": 5, "not_evaluable": 2, "out_of_model_range": 0, "failed": 0}
+    assert summary["not_evaluable_by_reason"] == {"too_bright": 1, "no_eligible_series": 1}
+    assert (summary["studies"], summary["computed"], summary["planned"]) == (7, 6, {"new": 7})
+    assert heard[-1] == (6, 6)
+    names = {run.name for run in task_runs() if run.id not in before}
+    assert names == {"cases 1 to 4 of 6", "cases 5 to 6 of 6"}
+    assert pq.read_table(summary["table"]).num_rows == 7
+    assert Path(summary["report"]).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+
+    (progress,) = artifacts("screen-mean-progress")[-1:]
+    (refusals,) = artifacts("screen-mean-refusals")[-1:]
+    (link,) = artifacts("screen-mean-report")[-1:]
+    assert float(progress.data) == 100.0
+    assert "| too_bright | 1 |" in str(refusals.data)
+    assert summary["report"] in str(link.data)
+    assert len(artifacts("screen-mean-results")) == 1
+
+    again = run(home, scheduler)
+    assert (again["computed"], again["planned"]) == (0, {"unchanged": 7})
+
+
+def test_a_batch_that_fails_too_often_fails_the_run_after_everything_is_done(home: Home, scheduler: str) -> None:
+    with home.open_ledger() as ledger:
+        for number in (3, 1, 2, 5):
+            add_study(home, ledger, number)
+        with pytest.raises(ScreenFailedError, match="1 of 4 cases failed"):
+            run(home, scheduler, batch_size=2)
+        assert {result.study_uid: result.status.value for result in ledger.results("mean")} == {
+            "1.2.1": "ok",
+            "1.2.2": "ok",
+            "1.2.3": "failed",
+            "1.2.5": "ok",
+        }
+    assert home.report.is_file()
+    assert home.table.exists()
+
+
+def test_failures_within_the_threshold_do_not_fail_the_run(home: Home, scheduler: str) -> None:
+    with home.open_ledger() as ledger:
+        for number in (3, 1, 2, 5):
+            add_study(home, ledger, number)
+    assert run(home, scheduler, failure_threshold=0.25)["failed"] == 1

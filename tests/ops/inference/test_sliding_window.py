@@ -1,0 +1,77 @@
+"""Sliding windows: identical to the whole for a pointwise network, free of seams for a convolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ops.inference.sliding_window import blend_weights, sliding_window, softmax, window_starts
+from ops.inference.torch import TorchPredictor
+
+
+def predictor(kernel: int) -> TorchPredictor:
+    torch.manual_seed(1)
+    return TorchPredictor(nn.Conv3d(1, 4, kernel, padding=kernel // 2))
+
+
+def whole(network: TorchPredictor, array: np.ndarray) -> np.ndarray:
+    return softmax(network.predict(array[None, None]), axis=1)[0]
+
+
+@pytest.mark.parametrize("shape", [(20, 33, 41), (16, 16, 16), (5, 40, 9)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_pointwise_network_gives_the_full_volume_result(shape, batch):
+    array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    network = predictor(1)
+    tiled = sliding_window(network, array, (16, 16, 16), overlap=0.3, batch=batch)
+    np.testing.assert_allclose(tiled, whole(network, array), atol=1e-3)  # float16 output
+
+
+def test_convolution_leaves_no_seams():
+    array = np.random.default_rng(0).normal(size=(24, 48, 60)).astype(np.float32)
+    network = predictor(3)
+    error = np.abs(sliding_window(network, array, (16, 24, 24), overlap=0.5) - whole(network, array))
+    assert error.max() < 0.02  # only voxels at a window's face differ, and they weigh next to nothing
+    naive = np.abs(sliding_window(network, array, (16, 24, 24), overlap=0.0) - whole(network, array))
+    assert naive.max() > 5 * error.max()  # without overlap the seams are there, so this test can see them
+
+
+def test_output_is_half_precision_at_model_resolution():
+    out = sliding_window(predictor(1), np.zeros((10, 11, 12), np.float32), (8, 8, 8))
+    assert out.dtype == np.float16
+    assert out.shape == (4, 10, 11, 12)
+    np.testing.assert_allclose(out.sum(axis=0), 1, atol=2e-3)
+
+
+def test_short_axes_are_padded_with_air():
+    seen = []
+
+    class Spy(TorchPredictor):
+        def predict(self, batch):
+            seen.append(batch.copy())
+            return super().predict(batch)
+
+    sliding_window(Spy(nn.Conv3d(1, 2, 1)), np.ones((4, 8, 8), np.float32), (8, 8, 8))
+    np.testing.assert_array_equal(seen[0][0, 0].mean(axis=(1, 2)), [0, 0, 1, 1, 1, 1, 0, 0])
+
+
+@given(size=st.integers(1, 300), window=st.integers(1, 96), overlap=st.floats(0, 0.9))
+@settings(deadline=None, max_examples=200)
+def test_windows_cover_the_axis_and_overlap_enough(size, window, overlap):
+    starts = window_starts(size, window, overlap)
+    assert starts[0] == 0
+    if size > window:
+        assert starts[-1] == size - window
+        steps = np.diff(starts)
+        assert (steps >= 0).all()
+        assert steps.max() <= max(1, window * (1 - overlap)) + 1  # + 1: whole voxels
+
+
+def test_blending_never_underflows():
+    weights = blend_weights((64, 80, 80))
+    assert weights.min() > 0
+    assert weights.max() == pytest.approx(1, abs=0.01)

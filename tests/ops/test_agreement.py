@@ -1,0 +1,67 @@
+"""Agreement statistics against published and hand-worked values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from ops.agreement import confusion, icc_agreement, limits_of_agreement, weighted_kappa
+
+
+def test_icc_of_two_judges_by_hand() -> None:
+    # Rows 9 2 / 6 1 / 8 4 / 7 1 / 10 5 / 6 2 are judges 1 and 2 of Shrout & Fleiss 1979, Table 2.
+    first, second = [9, 6, 8, 7, 10, 6], [2, 1, 4, 1, 5, 2]
+    pairs = np.column_stack([first, second]).astype(float)
+    grand = pairs.mean()
+    total = ((pairs - grand) ** 2).sum()
+    rows = 2 * ((pairs.mean(axis=1) - grand) ** 2).sum()
+    columns = 6 * ((pairs.mean(axis=0) - grand) ** 2).sum()
+    msr, msc, mse = rows / 5, columns / 1, (total - rows - columns) / 5
+    assert icc_agreement(first, second) == pytest.approx((msr - mse) / (msr + mse + 2 * (msc - mse) / 6))
+
+
+def test_icc_punishes_bias_that_correlation_does_not_see() -> None:
+    first = np.arange(20.0)
+    assert icc_agreement(first, first) == pytest.approx(1.0)
+    shifted = icc_agreement(first, first + 10)
+    # MSR = 70, MSE = 0, MSC = 1000: 70 / (70 + 2 * 1000 / 20)
+    assert shifted == pytest.approx(70 / 170)
+
+
+def test_icc_is_undefined_without_variation_or_cases() -> None:
+    assert math.isnan(icc_agreement([3.0], [3.0]))
+    assert math.isnan(icc_agreement([3.0, 3.0], [3.0, 3.0]))
+    with pytest.raises(ValueError, match="finite"):
+        icc_agreement([1.0, float("nan")], [1.0, 2.0])
+
+
+def test_limits_of_agreement() -> None:
+    limits = limits_of_agreement([0, 0, 0], [1, 2, 3])
+    assert limits.bias == 2.0
+    assert limits.standard_deviation == 1.0
+    assert (limits.lower, limits.upper) == pytest.approx((0.04, 3.96))
+    assert math.isnan(limits_of_agreement([1], [2]).upper)
+    assert math.isnan(limits_of_agreement([], []).bias)
+
+
+def test_confusion_has_rows_by_the_first_reading() -> None:
+    counts = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b", "c"])
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    with pytest.raises(KeyError):
+        confusion(["x"], ["a"], ["a"])
+
+
+def test_weighted_kappa_by_hand() -> None:
+    # O·w = 2 (one case off by one in each direction), E·w = 4.8 for these margins of 10 cases.
+    counts = [[4, 1, 0], [1, 2, 0], [0, 0, 2]]
+    rows, columns = np.sum(counts, axis=1), np.sum(counts, axis=0)
+    expected = sum(abs(i - j) * rows[i] * columns[j] / 10 for i in range(3) for j in range(3))
+    assert weighted_kappa(counts) == pytest.approx(1 - 2 / expected)
+    assert weighted_kappa(np.eye(3)) == 1.0
+
+
+def test_kappa_is_undefined_where_both_are_constant() -> None:
+    assert math.isnan(weighted_kappa([[5, 0], [0, 0]]))
+    assert math.isnan(weighted_kappa(np.zeros((3, 3))))

@@ -1,0 +1,91 @@
+"""Loss, network and optimiser state."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, one_hot
+
+from ops.training.learner import MAX_RATE, Learner, learning_rate
+from ops.training.loss import dice_and_cross_entropy
+from ops.training.network import UNet3d, count_parameters
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny arrays: threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def task() -> tuple[torch.Tensor, torch.Tensor]:
+    """Tell bright from dark."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 1, 8, 8, 8, generator=generator)
+    return images, (images[:, 0] > 0.5).long()
+
+
+def learner() -> Learner:
+    torch.manual_seed(0)
+    return Learner(UNet3d(2, (4, 8)), torch.ones(2), autocast=False)
+
+
+def test_loss_equals_its_definition():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 4, 4, 4), torch.randint(0, 3, (2, 4, 4, 4))
+    weights = torch.tensor([0.5, 1.0, 2.0])
+    p, truth = logits.softmax(1), one_hot(labels, 3).movedim(-1, 1)
+    dice = (2 * (p * truth).sum((0, 2, 3, 4)) + 1) / ((p + truth).sum((0, 2, 3, 4)) + 1)
+    expected = 1 - dice[1:].mean() + cross_entropy(logits, labels, weight=weights)
+    assert dice_and_cross_entropy(logits, labels, weights) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_perfect_prediction_costs_nothing_and_absent_classes_are_free():
+    labels = torch.zeros(1, 4, 4, 4, dtype=torch.long)
+    labels[:, :2] = 1
+    logits = 50.0 * one_hot(labels, 3).movedim(-1, 1)
+    assert dice_and_cross_entropy(logits, labels, torch.ones(3)) == pytest.approx(0, abs=1e-4)
+
+
+def test_training_lowers_the_loss():
+    images, labels = task()
+    model = learner()
+    losses = [model.step(images, labels, 0.2) for _ in range(40)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_average_weights_follow_the_network():
+    images, labels = task()
+    model = learner()
+    for _ in range(60):
+        model.step(images, labels, 0.2)
+    with torch.no_grad():
+        right = (model.average(images).argmax(1) == labels).float().mean()
+    assert right > 0.9
+
+
+def test_resuming_goes_on_exactly():
+    images, labels = task()
+    through, first = learner(), learner()
+    for _ in range(3):
+        through.step(images, labels, 0.1)
+        first.step(images, labels, 0.1)
+    second = learner()
+    second.resume(first.state())
+    assert second.steps == 3
+    assert second.step(images, labels, 0.2) == pytest.approx(through.step(images, labels, 0.2), rel=1e-6)
+
+
+def test_rate_warms_up_peaks_and_falls():
+    assert learning_rate(0) < 0.1 * MAX_RATE
+    assert learning_rate(0.03) == pytest.approx(MAX_RATE)
+    assert learning_rate(1.0) < 0.01 * MAX_RATE
+
+
+def test_network_keeps_the_size_and_is_compact():
+    network = UNet3d(9)
+    assert network.stride == 16
+    assert count_parameters(network) < 1.3e6  # 5 MB in float32
+    assert network(torch.zeros(1, 1, 16, 32, 16)).shape == (1, 9, 16, 32, 16)
