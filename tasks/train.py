@@ -51,6 +51,7 @@ class TrainingResult:
     network: UNet3d
     steps: int
     seconds: float
+    precision: str
     losses: list[float]
 
 
@@ -149,7 +150,8 @@ def train_network(
     _checkpoint(learner, checkpoint, used, losses)
     network = learner.average
     assert isinstance(network, UNet3d)
-    return TrainingResult(network, learner.steps, used, losses)
+    precision = "bfloat16" if learner.autocast else "float32"
+    return TrainingResult(network, learner.steps, used, precision, losses)
 
 
 def class_weights(progress: float) -> torch.Tensor:
@@ -213,7 +215,7 @@ def provenance(result: TrainingResult, anatomies: int, seed: int) -> dict[str, J
         "batch": BATCH,
         "training_minutes": round(result.seconds / 60, 1),
         "parameters": count_parameters(result.network),
-        "hardware": f"{os.cpu_count()} × {platform.machine()} CPU cores, bfloat16",
+        "hardware": f"{os.cpu_count()} × {platform.machine()} CPU cores, {result.precision}",
         "torch": torch.__version__,
         "code": _git_commit(),
         "date": datetime.now(UTC).date().isoformat(),

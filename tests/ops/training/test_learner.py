@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from ops.training.learner import MAX_RATE, Learner, learning_rate
@@ -76,6 +77,36 @@ def test_resuming_goes_on_exactly():
     second.resume(first.state())
     assert second.steps == 3
     assert second.step(images, labels, 0.2) == pytest.approx(through.step(images, labels, 0.2), rel=1e-6)
+
+
+class Overflowing(nn.Module):
+    """A network whose output is not finite in bfloat16, or never."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.inner, self.always = UNet3d(2, (4, 8)), always
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = self.inner(x)
+        return logits * float("nan") if self.always or torch.is_autocast_enabled("cpu") else logits
+
+
+def test_a_step_that_overflows_in_bfloat16_is_taken_in_float32():
+    torch.manual_seed(0)
+    model = Learner(Overflowing(always=False), torch.ones(2), autocast=True)
+    losses = [model.step(*task(), 0.2) for _ in range(20)]
+    assert not model.autocast
+    assert model.steps == 20
+    assert losses[-1] < losses[0]
+
+
+def test_gradients_that_are_never_finite_end_the_training_and_leave_the_weights():
+    torch.manual_seed(0)
+    model = Learner(Overflowing(always=True), torch.ones(2), autocast=True)
+    before = [p.clone() for p in model.network.parameters()]
+    with pytest.raises(FloatingPointError, match="at step 0"):
+        model.step(*task(), 0.2)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.network.parameters(), strict=True))
 
 
 def test_rate_warms_up_peaks_and_falls():
