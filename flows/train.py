@@ -1,8 +1,10 @@
-"""Retrain ``heart-territories`` from nothing: simulate chests, train, measure on held-out chests, export a bundle.
+"""Retrain ``heart-territories``: simulate chests, train, measure on held-out chests, export a bundle.
 
 One command, no data and no server needed; repeated after an interruption it goes on where it stopped::
 
-    python -m flows.train --out models --minutes 55 --seed 0
+    python -m flows.train --out models --minutes 150 --seed 0
+
+With ``--start storage/bundles/heart-territories-…`` it trains that network further instead of a new one.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from prefect import flow
 
 from ops.inference.torch import TorchPredictor
-from storage.models import write_bundle
+from storage.models import load_bundle, write_bundle
 from tasks.evaluate import evaluate_network, lesion_fates, lesion_quality, measured_quality
 from tasks.train import (
     HELD_OUT_SEED,
@@ -23,6 +25,7 @@ from tasks.train import (
     load_anatomy,
     log_line,
     make_anatomies,
+    onnx_weights,
     provenance,
     train_network,
 )
@@ -45,6 +48,7 @@ def train_bundle(
     version: str = "1.0.0",
     workers: int = 2,
     scans: int = SCANS,
+    start: Path | None = None,
 ) -> Path:
     """Train and write ``out/heart-territories-<version>``.
 
@@ -64,6 +68,8 @@ def train_bundle(
         Processes that simulate.
     scans
         Simulated scans with calcium on which lesions are followed.
+    start
+        Folder of the bundle to train further; by default a new network.
 
     Returns
     -------
@@ -72,6 +78,7 @@ def train_bundle(
     """
     work = out / WORK_FOLDER
     work.mkdir(parents=True, exist_ok=True)
+    earlier = load_bundle(start) if start else None
     chests = [load_anatomy(path) for path in make_anatomies(work, anatomies, TRAINING_SEED, workers)]
     result = train_network(
         chests,
@@ -79,6 +86,7 @@ def train_bundle(
         minutes,
         seed,
         lambda step, loss, seconds: log_line(work / "log.jsonl", step=step, loss=loss, seconds=seconds),
+        onnx_weights(earlier.weights) if earlier else None,
     )
     del chests
     unseen = [load_anatomy(path) for path in make_anatomies(work, held_out, HELD_OUT_SEED, workers)]
@@ -86,7 +94,7 @@ def train_bundle(
     predictor = TorchPredictor(result.network)
     fates = [fate for n in range(scans) for fate in lesion_fates(predictor, SCAN_SEED + n, gated=n % 2 == 0)]
     quality += lesion_quality(fates, f"calcium deposits above 130 HU in {scans} held-out simulated scans with noise")
-    facts = provenance(result, anatomies, seed)
+    facts = provenance(result, anatomies, seed, earlier)
     return write_bundle(out, heart_territories_bundle(export_onnx(result.network), version, facts, quality))
 
 
@@ -98,9 +106,11 @@ def train(
     anatomies: int = ANATOMIES,
     held_out: int = HELD_OUT,
     version: str = "1.0.0",
+    start: str | None = None,
 ) -> str:
     """Prefect flow around :func:`train_bundle`."""
-    return str(train_bundle(Path(out), minutes, seed, anatomies, held_out, version))
+    earlier = Path(start) if start else None
+    return str(train_bundle(Path(out), minutes, seed, anatomies, held_out, version, start=earlier))
 
 
 def main() -> None:
@@ -112,6 +122,7 @@ def main() -> None:
     parser.add_argument("--anatomies", type=int, default=ANATOMIES, help="simulated chests (default: %(default)s)")
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="chests to measure on (default: %(default)s)")
     parser.add_argument("--scans", type=int, default=SCANS, help="scans to follow lesions on (default: %(default)s)")
+    parser.add_argument("--start", type=Path, help="folder of a bundle to train further (default: a new network)")
     parser.add_argument("--version", default="1.0.0", help="version of the bundle (default: %(default)s)")
     arguments = parser.parse_args()
     print(train_bundle(**vars(arguments)))

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,9 +33,11 @@ from storage.models import InputContract, IntendedUse, Manifest, ModelBundle, Ou
 # The window keeps fat, soft tissue and lung apart; calcium and bone saturate, so neither is recognised by brightness.
 CONTRACT = NetworkContract((3.0, 3.0, 3.0), (-250.0, 350.0), (48, 80, 80), HEART_CLASSES)
 # Cross-entropy weights in label order: small classes count more. The left main is 20–50 voxels of a patch; with a
-# weight below some 1000 a network never learned that it exists, and with 1500 to the end it labels too much of it.
-CLASS_WEIGHTS = (0.5, 0.8, 150.0, 3.0, 3.0, 3.0, 2.0, 6.0, 0.8)
+# weight below some 1000 a new network never learned that it exists, and with 1500 to the end it labels too much of it.
+CLASS_WEIGHTS = (0.5, 0.8, 30.0, 3.0, 3.0, 3.0, 2.0, 6.0, 0.8)
 EARLY_LM_WEIGHT, EARLY_SHARE = 1500.0, 0.7
+# Highest learning rate of a network that has been trained before: higher would undo more than it brings.
+CONTINUED_PEAK_RATE = 1e-3
 ANATOMY_SPACING_MM = 2.5
 NEGATIVE_SHARE = 0.18
 BATCH = 2
@@ -112,6 +114,7 @@ def train_network(
     minutes: float,
     seed: int,
     on_progress: Callable[[int, float, float], None] | None = None,
+    start: Mapping[str, torch.Tensor] | None = None,
 ) -> TrainingResult:
     """Train until ``minutes`` of training time are used up, over as many interrupted runs as it takes.
 
@@ -127,9 +130,11 @@ def train_network(
         Initial weights and patches. Same seed, machine and number of steps: same network up to float rounding.
     on_progress
         Called with step, mean recent loss and seconds at every checkpoint.
+    start
+        Weights to begin with, from `onnx_weights`; by default random ones.
     """
     torch.manual_seed(seed)
-    learner = Learner(UNet3d(len(TERRITORY_LABELS)), class_weights(0.0))
+    learner = _new_learner(start)
     used, losses = _resume(learner, checkpoint)
     rng = np.random.default_rng([seed, learner.steps])
     saved = used
@@ -140,7 +145,8 @@ def train_network(
             images, labels = upcoming.result()
             upcoming = simulator.submit(training_batch, anatomies, rng)
             progress = used / (60 * minutes)
-            learner.class_weights = class_weights(progress)
+            if start is None:
+                learner.class_weights = class_weights(progress)
             losses.append(learner.step(images, labels, progress))
             if used - saved > CHECKPOINT_SECONDS:
                 _checkpoint(learner, checkpoint, used, losses)
@@ -152,6 +158,23 @@ def train_network(
     assert isinstance(network, UNet3d)
     precision = "bfloat16" if learner.autocast else "float32"
     return TrainingResult(network, learner.steps, used, precision, losses)
+
+
+def _new_learner(start: Mapping[str, torch.Tensor] | None) -> Learner:
+    network = UNet3d(len(TERRITORY_LABELS))
+    if start is None:
+        return Learner(network, class_weights(0.0))
+    network.load_state_dict(dict(start))
+    return Learner(network, class_weights(1.0), CONTINUED_PEAK_RATE)
+
+
+def onnx_weights(model: bytes) -> dict[str, torch.Tensor]:
+    """Weights by parameter name of a network that `export_onnx` serialised; needs the extra ``train``."""
+    import onnx
+
+    names = UNet3d(len(TERRITORY_LABELS)).state_dict().keys()
+    initialisers = onnx.load_from_string(model).graph.initializer
+    return {i.name: torch.from_numpy(onnx.numpy_helper.to_array(i).copy()) for i in initialisers if i.name in names}
 
 
 def class_weights(progress: float) -> torch.Tensor:
@@ -204,9 +227,13 @@ def export_onnx(network: UNet3d) -> bytes:
     return bytes(programme.model_proto.SerializeToString())
 
 
-def provenance(result: TrainingResult, anatomies: int, seed: int) -> dict[str, JsonValue]:
-    """Say how a network was trained: data, code, seed, effort, machine."""
-    return {
+def provenance(result: TrainingResult, anatomies: int, seed: int, start: ModelBundle | None) -> dict[str, JsonValue]:
+    """Say how a network was trained: data, code, seed, effort, machine, and which bundle it continues."""
+    continued: dict[str, JsonValue] = {}
+    if start is not None:
+        continued = {"continues": f"{start.manifest.folder}, digest {start.digest}"}
+        continued["its_provenance"] = start.manifest.provenance
+    return continued | {
         "data": "simulated chests only (ops.phantoms) under domain randomisation; no patient data",
         "anatomies": anatomies,
         "anatomy_seeds": [TRAINING_SEED, TRAINING_SEED + anatomies - 1],

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from ops.training.loss import dice_and_cross_entropy
 
-MAX_RATE = 2e-3
+PEAK_RATE = 2e-3
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.03  # share of the training over which the rate rises
 GRADIENT_NORM = 2.0
 # The averaged weights forget over the last 1/(1 − decay) steps; a short run must not average in its beginning.
 AVERAGE_DECAY, AVERAGE_WARM_UP = 0.998, 20
-# x86 instruction sets that compute bfloat16 in hardware. Without one PyTorch emulates it: measured at 48 × 80 × 80, a step
-# then takes 20 s where float32 takes 0.7 s.
+# x86 instruction sets that compute bfloat16 in hardware. Without one PyTorch emulates it: measured at 48 × 80 × 80, a
+# step then takes 20 s where float32 takes 0.7 s.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
@@ -28,12 +28,12 @@ def has_native_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
 
 
-def learning_rate(progress: float) -> float:
-    """Rate at a fraction ``progress`` 0–1 of the training: linear warm-up, then half a cosine to almost 0."""
+def learning_rate(progress: float, peak: float = PEAK_RATE) -> float:
+    """Rate at a fraction ``progress`` 0–1 of training: linear warm-up to ``peak``, then half a cosine to nearly 0."""
     if progress < WARM_UP:
-        return MAX_RATE * max(progress, 1e-3) / WARM_UP
+        return peak * max(progress, 1e-3) / WARM_UP
     done = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
-    return MAX_RATE * max(0.005, 0.5 * (1 + math.cos(math.pi * done)))
+    return peak * max(0.005, 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class Learner:
@@ -45,6 +45,8 @@ class Learner:
         Maps ``(n, 1, z, y, x)`` to logits.
     class_weights
         Weights of the cross entropy, one per class.
+    peak_rate
+        Highest learning rate.
     autocast
         Compute forward passes in bfloat16; by default where the CPU does so in hardware. Given up for float32 for
         good when a step's gradients are not finite: one CI machine returned NaN for small patches.
@@ -57,10 +59,17 @@ class Learner:
         Optimiser steps taken.
     """
 
-    def __init__(self, network: nn.Module, class_weights: Tensor, autocast: bool | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        class_weights: Tensor,
+        peak_rate: float = PEAK_RATE,
+        autocast: bool | None = None,
+    ) -> None:
         self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.optimiser = torch.optim.AdamW(network.parameters(), lr=MAX_RATE, weight_decay=WEIGHT_DECAY)
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=peak_rate, weight_decay=WEIGHT_DECAY)
+        self.peak_rate = peak_rate
         self.class_weights = class_weights
         self.autocast = has_native_bfloat16() if autocast is None else autocast
         self.steps = 0
@@ -83,7 +92,7 @@ class Learner:
             The gradients are not finite in float32 either; the weights are as they were before the step.
         """
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress)
+            group["lr"] = learning_rate(progress, self.peak_rate)
         loss, norm = self._gradients(images, labels)
         if self.autocast and not math.isfinite(norm):
             self.autocast = False

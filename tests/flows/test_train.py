@@ -11,9 +11,9 @@ import torch
 from flows.train import WORK_FOLDER, train_bundle
 from ops.inference.onnx import OnnxPredictor
 from ops.phantoms.labels import TERRITORY_LABELS
-from storage.models import load_bundle
+from storage.models import list_bundles, load_bundle
 from tasks import train as tasks_train
-from tasks.train import TRAINING_SEED, load_anatomy, make_anatomies, train_network
+from tasks.train import TRAINING_SEED, load_anatomy, make_anatomies, onnx_weights, train_network
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,3 +67,15 @@ def test_one_command_ends_in_a_bundle_that_loads(tmp_path):
     assert logits.shape == (1, 9, 16, 16, 32)
     state = torch.load(tmp_path / WORK_FOLDER / "checkpoint.pt", weights_only=True)
     assert state["steps"] == bundle.manifest.provenance["steps"]
+
+
+def test_weights_of_a_bundle_are_those_the_network_goes_on_with(tmp_path, anatomies):
+    """At a learning rate of nearly nothing, one step leaves the shipped network as it was."""
+    bundle = load_bundle(list_bundles()[-1])
+    weights = onnx_weights(bundle.weights)
+    result = train_network(anatomies, tmp_path / "checkpoint.pt", minutes=1e-6, seed=0, start=weights)
+    assert result.steps <= 1
+    image = np.random.default_rng(0).random((1, 1, 32, 32, 32), np.float32)
+    with torch.inference_mode():
+        logits = result.network(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(logits, OnnxPredictor(bundle.weights).predict(image), atol=1e-3)

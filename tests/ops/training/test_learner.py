@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from ops.training.learner import MAX_RATE, Learner, learning_rate
+from ops.training.learner import PEAK_RATE, Learner, learning_rate
 from ops.training.loss import dice_and_cross_entropy
 from ops.training.network import UNet3d, count_parameters
 
@@ -110,9 +110,9 @@ def test_gradients_that_are_never_finite_end_the_training_and_leave_the_weights(
 
 
 def test_rate_warms_up_peaks_and_falls():
-    assert learning_rate(0) < 0.1 * MAX_RATE
-    assert learning_rate(0.03) == pytest.approx(MAX_RATE)
-    assert learning_rate(1.0) < 0.01 * MAX_RATE
+    assert learning_rate(0) < 0.1 * PEAK_RATE
+    assert learning_rate(0.03) == pytest.approx(PEAK_RATE)
+    assert learning_rate(1.0) < 0.01 * PEAK_RATE
 
 
 def test_network_keeps_the_size_and_is_compact():
