@@ -32,6 +32,9 @@ _SCORE_PER_MG = 3.0
 _ARTERY_SHARES = {"LM": 0.09, "LAD": 0.46, "LCX": 0.17, "RCA": 0.28}
 MIN_GAP_MM = 0.7
 MAX_LESIONS = 90
+# Hilar nodes lie outside the pericardium: the first of so many draws whose centre is this far outside, 3 mm being the
+# largest radius.
+NODE_DRAWS, NODE_CLEARANCE_MM = 8, 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,12 +227,15 @@ def _pericardial(chest: Thorax, rng: np.random.Generator) -> list[Deposit]:
 
 
 def _nodes(chest: Thorax, rng: np.random.Generator) -> list[Deposit]:
+    """Calcified hilar nodes and lung granulomas, outside the pericardium."""
     deposits = []
     for _ in range(int(rng.integers(1, 4))):
         hilum = chest.vessels.hila[int(rng.integers(2))]
         lung = rng.uniform() < 0.4
-        spot = hilum + rng.normal(size=3) * (np.array([25, 25, 30]) if lung else np.array([6, 6, 10]))
-        points = chest.deformation.to_patient(spot + rng.normal(0, 1.0, (3, 3)))
-        site = "lung granuloma" if lung else "lymph node"
-        deposits.append(Deposit(site, points, rng.uniform(1.2, 3.0, 3), float(rng.uniform(250, 900))))
+        spots = hilum + rng.normal(size=(NODE_DRAWS, 3)) * (np.array([25, 25, 30]) if lung else np.array([6, 6, 10]))
+        outside = chest.heart.sac(tuple(spots.T.astype(np.float32))) > NODE_CLEARANCE_MM
+        shape, radii, density = rng.normal(0, 1.0, (3, 3)), rng.uniform(1.2, 3.0, 3), float(rng.uniform(250, 900))
+        if outside.any():
+            points = chest.deformation.to_patient(spots[outside.argmax()] + shape)
+            deposits.append(Deposit("lung granuloma" if lung else "lymph node", points, radii, density))
     return deposits

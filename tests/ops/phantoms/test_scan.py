@@ -13,7 +13,7 @@ from ops.phantoms.noise import correlated_noise, kernel_blur
 from ops.phantoms.participant import sample_participant
 from ops.phantoms.protocol import Protocol, chest_protocol, gated_protocol
 from ops.phantoms.scan import KERNELS, add_deposits, occupancy, scan_grid, simulate_scan
-from ops.phantoms.thorax import Thorax, label_map
+from ops.phantoms.thorax import Thorax, label_map, thorax
 from ops.volume import Grid
 
 AT_REST = np.zeros((1, 3))
@@ -178,6 +178,20 @@ def test_burden_rises_with_percentile_age_and_is_often_zero() -> None:
     person = replace(people[0], sex="M", age=70, calcium_percentile=0.5)
     assert target_score(person) == pytest.approx(145, rel=0.01)  # MESA Table 2, SPEC §1.4
     assert target_score(replace(person, sex="F")) == pytest.approx(13, rel=0.01)
+
+
+@pytest.mark.parametrize("person", range(3))
+def test_nodes_and_granulomas_lie_outside_the_heart(person: int) -> None:
+    chest = thorax(sample_participant(np.random.default_rng(person)))
+    grid = Grid.from_spacing((130, 90, 120), (3, 3, 3), (-180, -130, -190))
+    in_heart = ~np.isin(label_map(chest, grid), [TERRITORY_LABELS[name] for name in ("background", "aorta", "bone")])
+    found = 0
+    for seed in range(60):
+        for deposit in other_calcium(chest, [], np.random.default_rng(seed)):
+            if deposit.site in ("lymph node", "lung granuloma"):
+                found += 1
+                assert not in_heart[tuple(np.round(grid.patient_to_index(deposit.points)).astype(int).T)].any()
+    assert found >= 20
 
 
 def test_other_calcium_keeps_away_from_coronary_calcium(chest: Thorax, calcified: list[Deposit]) -> None:
