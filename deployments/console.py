@@ -31,6 +31,8 @@ def result_row(record: ResultRecord) -> dict[str, Any]:
         "case": record.case_id,
         "study_uid": record.study_uid,
         "programme": record.programme,
+        "programme_version": record.programme_version,
+        "series": record.roles,
         "status": record.status.value,
         "reason": record.reason or None,
         "detail": record.detail,
@@ -39,6 +41,8 @@ def result_row(record: ResultRecord) -> dict[str, Any]:
         "measurement_status": {m.name: {"status": m.status.value, "reason": m.reason} for m in other},
         "flags": record.flags,
         "policy": record.policy,
+        "models": record.models,
+        "pictures": record.pictures,
         "fingerprint": record.fingerprint,
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -165,9 +166,14 @@ def bundled_models_dir() -> Path:
 
 
 def list_bundles(root: Path | None = None) -> list[Path]:
-    """Folders under ``root`` (default: those that ship) that hold a manifest, sorted."""
+    """Folders under ``root`` (default: those that ship) that hold a manifest, by name and ascending version."""
     root = bundled_models_dir() if root is None else root
-    return sorted(path.parent for path in root.glob(f"*/{MANIFEST_FILE}"))
+    return sorted((path.parent for path in root.glob(f"*/{MANIFEST_FILE}")), key=_natural_order)
+
+
+def _natural_order(folder: Path) -> list[tuple[int, str]]:
+    """Sort key in which numbers count as numbers: 1.10.0 comes after 1.9.0."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", folder.name)]
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -53,8 +53,10 @@ NOT_CHEST = {
 SHARP_KERNEL_NUMBER = 50
 SHARP_KERNEL_WORDS = ("BONE", "LUNG", "EDGE", "DETAIL", "SHARP", "FC5", "FC8")
 PREFERRED_INCREMENT_MM = 3.0
-# Reasons of `OutOfModelRangeError`: the scan is sound, but no published constants cover it.
-OUT_OF_RANGE_REASONS = ("kvp_out_of_table", "tin_filter")
+# The heart network was made for adults (its manifest's intended use).
+ADULT_AGE = 18.0
+# The scan is sound, but no published constants cover it (`OutOfModelRangeError`), or the model was not made for it.
+OUT_OF_RANGE_REASONS = ("kvp_out_of_table", "tin_filter", "outside_intended_use")
 
 NOT_INGESTED = Verdict(VerdictStatus.REFUSED, "not_ingested", "ingest gave no verdict on this series; ingest it again")
 
@@ -156,6 +158,13 @@ def _check_body_part(candidate: _Candidate, _policy: CalciumPolicy) -> _Refusal 
     return None
 
 
+def _check_age(candidate: _Candidate, _policy: CalciumPolicy) -> _Refusal | None:
+    age = candidate.scan.age
+    if age is not None and age < ADULT_AGE:
+        return "outside_intended_use", f"PatientAge is {age:.0f} years; the heart model was made for adults"
+    return None
+
+
 def _check_geometry(candidate: _Candidate, policy: CalciumPolicy) -> _Refusal | None:
     grid = candidate.grid
     if grid is None:
@@ -200,6 +209,7 @@ _CHECKS: tuple[_Check, ...] = (
     _check_ingest,
     _check_derived,
     _check_body_part,
+    _check_age,
     _check_geometry,
     _check_contrast,
     _check_kvp,

@@ -118,11 +118,18 @@ def test_a_scan_called_calcium_score_may_carry_the_agent_of_its_protocol() -> No
         ({"KVP": 100}, "kvp_out_of_table"),
         ({"FilterMaterial": "TIN"}, "tin_filter"),
         ({"SeriesDescription": "CaSc Sn100"}, "tin_filter"),
+        ({"PatientAge": "017Y"}, "outside_intended_use"),
+        ({"PatientAge": "204M"}, "outside_intended_use"),
     ],
 )
-def test_spectra_without_a_table_are_out_of_range(changes: dict[str, Any], reason: str) -> None:
+def test_spectra_without_a_table_and_children_are_out_of_range(changes: dict[str, Any], reason: str) -> None:
     selection = select(series("1", **changes))
     assert (selection.reason, selection.status) == (reason, ResultStatus.OUT_OF_MODEL_RANGE)
+
+
+@pytest.mark.parametrize("age", ["018Y", "216M", ""])
+def test_adults_and_people_of_unknown_age_are_accepted(age: str) -> None:
+    assert select(series("1", PatientAge=age)).roles
 
 
 def test_100_kvp_and_missing_kvp_need_a_named_policy() -> None:

@@ -57,6 +57,13 @@ def test_a_written_bundle_loads_with_the_same_digest(tmp_path: Path) -> None:
     assert list_bundles(tmp_path) == [folder]
 
 
+def test_bundles_are_listed_by_version_as_numbers(tmp_path: Path) -> None:
+    for version in ("1.10.0", "1.9.0", "1.0"):
+        write_bundle(tmp_path, bundle(version=version))
+    listed = [folder.name.removeprefix("heart-territories-") for folder in list_bundles(tmp_path)]
+    assert listed == ["1.0", "1.9.0", "1.10.0"]
+
+
 def test_digest_changes_with_manifest_and_not_with_layout_of_the_file(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path, bundle())
     manifest = folder / "manifest.json"
