@@ -104,12 +104,13 @@ def screen(
     with place.open_ledger() as ledger, connection(scheduler, set_as_default=False) as client:
         plan = make_plan(ledger, declared, place.stores)
         get_run_logger().info("%s", plan)
-        run = _Run(client, ledger, declared, plan, window, failure_threshold, listener)
+        progress = _Progress(programme, len(plan.cases), listener)
+        run = _Run(client, ledger, declared, plan, window, failure_threshold, progress)
         run.commit_refusals()
         failed_batches = [
             span
             for span in _spans(len(plan.cases), batch_size)
-            if run_batch(run, *span, len(plan.cases), return_state=True).is_failed()
+            if run_batch(run, *span, progress.total, return_state=True).is_failed()
         ]
         records = ledger.results(programme)
         write_outputs(place, ledger)
@@ -125,7 +126,7 @@ def screen(
 @task(name="batch", task_run_name="cases {first} to {last} of {total}", cache_policy=NO_CACHE)
 def run_batch(run: _Run, first: int, last: int, total: int) -> None:
     """Stream the cases ``first`` … ``last`` (counted from 1); fails when more than the threshold failed."""
-    tally = run.stream(run.plan.cases[first - 1 : last], total)
+    tally = run.stream(run.plan.cases[first - 1 : last])
     if tally.failed > run.failure_threshold * (last - first + 1):
         raise ScreenFailedError(f"{tally.failed} of {last - first + 1} cases failed")
 
@@ -135,6 +136,31 @@ def write_outputs(home: Home, ledger: Ledger, truth: dict[str, Any] | None = Non
     write_results_table(ledger.results(), home.table)
     home.report.parent.mkdir(parents=True, exist_ok=True)
     write_report(ledger, home.objects, home.report, truth)
+
+
+class _Progress:
+    """How far a flow run is: one progress artifact for all its batches, and the listener."""
+
+    def __init__(self, programme: str, total: int, listener: Listener | None) -> None:
+        self.total, self._done, self._listener = total, 0, listener
+        self._artifact: Any = create_progress_artifact(0.0, key=f"screen-{programme}-progress") if total else None
+        self._updated = time.monotonic()
+
+    def advance(self, cases: int) -> None:
+        """Count finished cases."""
+        self._done += cases
+        if self._listener:
+            self._listener(self._done, self.total)
+        if time.monotonic() - self._updated > PROGRESS_SECONDS or self._done == self.total:
+            self._updated = time.monotonic()
+            self._show()
+
+    def _show(self) -> None:
+        """Update the artifact; that Prefect does not answer is no reason to stop computing."""
+        try:
+            update_progress_artifact(self._artifact, self._done / self.total * 100)
+        except Exception as error:
+            get_run_logger().warning("Prefect did not take the progress: %s: %s", type(error).__name__, error)
 
 
 @dataclass
@@ -147,27 +173,17 @@ class _Run:
     plan: Plan
     window: int | None
     failure_threshold: float
-    listener: Listener | None
-    done: int = 0
+    progress: _Progress
     failed: int = 0
 
     def commit_refusals(self) -> None:
         self.ledger.record_verdicts(self.plan.verdicts)
         self.ledger.commit_results(self.plan.refused)
 
-    def stream(self, cases: tuple[Case, ...], total: int) -> Tally:
-        artifact: Any = create_progress_artifact(self.done / total * 100, key=f"screen-{self.plan.programme}-progress")
-        last_update = time.monotonic()
-
+    def stream(self, cases: tuple[Case, ...]) -> Tally:
         def commit(lot: list[Outcome]) -> None:
-            nonlocal last_update
             self.ledger.commit_results([result_of(outcome) for outcome in lot])
-            self.done += len(lot)
-            if self.listener:
-                self.listener(self.done, total)
-            if time.monotonic() - last_update > PROGRESS_SECONDS or self.done == total:
-                update_progress_artifact(artifact, self.done / total * 100)
-                last_update = time.monotonic()
+            self.progress.advance(len(lot))
 
         tally = stream(self.client, self.programme.stages, cases, commit, window=self.window)
         self.failed += tally.failed

@@ -64,9 +64,9 @@ def test_one_task_run_per_batch_and_everything_published(home: Home, scheduler: 
     assert pq.read_table(summary["table"]).num_rows == 7
     assert Path(summary["report"]).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
 
-    (progress,) = artifacts("screen-mean-progress")[-1:]
-    (refusals,) = artifacts("screen-mean-refusals")[-1:]
-    (link,) = artifacts("screen-mean-report")[-1:]
+    (progress,) = artifacts("screen-mean-progress")
+    (refusals,) = artifacts("screen-mean-refusals")
+    (link,) = artifacts("screen-mean-report")
     assert float(progress.data) == 100.0
     assert "| too_bright | 1 |" in str(refusals.data)
     assert summary["report"] in str(link.data)
@@ -97,3 +97,15 @@ def test_failures_within_the_threshold_do_not_fail_the_run(home: Home, scheduler
         for number in (3, 1, 2, 5):
             add_study(home, ledger, number)
     assert run(home, scheduler, failure_threshold=0.25)["failed"] == 1
+
+
+def test_a_server_that_takes_no_progress_does_not_stop_the_run(
+    home: Home, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr("flows.screen.update_progress_artifact", refuse)
+    with home.open_ledger() as ledger:
+        add_study(home, ledger, 1)
+    assert run(home, scheduler)["results"]["ok"] == 1
