@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
@@ -35,16 +35,19 @@ class Plan:
         To be computed.
     refused
         Results of studies that cannot be evaluated, as far as they are not in the ledger yet.
+    restored
+        Case id → fingerprint of an earlier result that answers again, as after a change that was taken back.
     verdicts
         On every series in the ledger.
     counts
-        Studies by ``new``, ``stale`` (fingerprint changed), ``retried`` (failed before), ``unchanged`` and
-        ``quarantined`` (failed too often to be tried again).
+        Studies by ``new``, ``stale`` (fingerprint changed), ``restored``, ``retried`` (failed before), ``unchanged``
+        and ``quarantined`` (failed too often to be tried again).
     """
 
     programme: str
     cases: tuple[Case, ...] = ()
     refused: tuple[ResultRecord, ...] = ()
+    restored: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[VerdictRecord, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -79,10 +82,11 @@ def make_recipe(programme: Programme) -> Recipe:
 def make_plan(ledger: Ledger, programme: Programme, stores: Stores, attempts: int = ATTEMPTS) -> Plan:
     """Compare every study of the ledger with the result it has, if any."""
     recipe = make_recipe(programme)
-    known = ledger.current_fingerprints(programme.name)
+    known, earlier = ledger.current_fingerprints(programme.name), ledger.earlier_fingerprints(programme.name)
     ingested = {verdict.series_uid: verdict for verdict in ledger.verdicts(INGEST_PROGRAMME)}
     cases: list[Case] = []
     refused: list[ResultRecord] = []
+    restored: dict[str, str] = {}
     verdicts: list[VerdictRecord] = []
     counts: Counter[str] = Counter()
     for study_uid, group in groupby(ledger.series(), key=attrgetter("study_uid")):
@@ -92,12 +96,15 @@ def make_plan(ledger: Ledger, programme: Programme, stores: Stores, attempts: in
         pending = _pending(study_uid, selection, series, recipe, stores)
         state = known.get(pending.case_id)
         need = _need(state, pending.fingerprint, attempts)
+        if need == "stale" and (pending.case_id, pending.fingerprint) in earlier:
+            need = "restored"
+            restored[pending.case_id] = pending.fingerprint
         counts[need] += 1
         if need == "retried" and state:
             pending = _tried_before(pending, state.attempts)
-        if need not in ("unchanged", "quarantined"):
+        if need in ("new", "stale", "retried"):
             _sort_in(pending, cases, refused)
-    return Plan(programme.name, tuple(cases), tuple(refused), tuple(verdicts), counts)
+    return Plan(programme.name, tuple(cases), tuple(refused), restored, tuple(verdicts), counts)
 
 
 def _select(programme: Programme, series: Sequence[SeriesRecord], verdicts: Sequence[VerdictRecord]) -> Selection:

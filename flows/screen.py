@@ -106,7 +106,7 @@ def screen(
         get_run_logger().info("%s", plan)
         progress = _Progress(programme, len(plan.cases), listener)
         run = _Run(client, ledger, declared, plan, window, failure_threshold, progress)
-        run.commit_refusals()
+        run.commit_what_needs_no_computing()
         failed_batches = [
             span
             for span in _spans(len(plan.cases), batch_size)
@@ -176,9 +176,10 @@ class _Run:
     progress: _Progress
     failed: int = 0
 
-    def commit_refusals(self) -> None:
+    def commit_what_needs_no_computing(self) -> None:
         self.ledger.record_verdicts(self.plan.verdicts)
         self.ledger.commit_results(self.plan.refused)
+        self.ledger.restore(self.plan.restored)
 
     def stream(self, cases: tuple[Case, ...]) -> Tally:
         def commit(lot: list[Outcome]) -> None:

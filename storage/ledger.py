@@ -6,13 +6,13 @@ that writes is one transaction, so a crash loses at most the batch that was not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, delete, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ops.verdict import ResultStatus
@@ -200,6 +200,37 @@ class Ledger:
             row["case_id"]: CaseState(row["fingerprint"], ResultStatus(row["status"]), row["attempts"])
             for row in self._read(query)
         }
+
+    def earlier_fingerprints(self, programme: str) -> set[tuple[str, str]]:
+        """Return (case id, fingerprint) of every result that was current once and did not fail."""
+        query = (
+            select(db.result.c.case_id, db.result.c.fingerprint)
+            .join(db.screening_case, db.screening_case.c.case_id == db.result.c.case_id)
+            .where(db.screening_case.c.programme == programme, ~_IS_CURRENT)
+            .where(db.result.c.status != ResultStatus.FAILED.value)
+        )
+        return {(row["case_id"], row["fingerprint"]) for row in self._read(query)}
+
+    def restore(self, fingerprints: Mapping[str, str]) -> None:
+        """Make earlier results current again, without computing anything.
+
+        Parameters
+        ----------
+        fingerprints
+            Case id → fingerprint of a result that the case has.
+
+        Raises
+        ------
+        KeyError
+            A case has no result of that fingerprint; nothing is changed then.
+        """
+        with self._write() as connection:
+            for case, fingerprint in fingerprints.items():
+                known = db.result.select().where(db.result.c.case_id == case, db.result.c.fingerprint == fingerprint)
+                if connection.execute(known).first() is None:
+                    raise KeyError(f"case {case} has no result with fingerprint {fingerprint}")
+                cases = db.screening_case
+                connection.execute(update(cases).where(cases.c.case_id == case).values(fingerprint=fingerprint))
 
     def _results(self, *conditions: ColumnElement[bool]) -> list[ResultRecord]:
         joined = db.result.join(db.screening_case, db.screening_case.c.case_id == db.result.c.case_id)

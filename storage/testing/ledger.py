@@ -91,6 +91,20 @@ class LedgerConformance:
         assert ledger.results() == [old]
         assert ledger.history(old.case_id) == [old, new]
 
+    def test_an_earlier_result_becomes_current_again(self, ledger: Ledger) -> None:
+        old, new = example_result(), example_result(fingerprint="fingerprint-2")
+        failed = example_result(fingerprint="fingerprint-3", status=ResultStatus.FAILED)
+        for record in (old, failed, new):
+            ledger.commit_results([record])
+        assert ledger.earlier_fingerprints("calcium") == {(old.case_id, "fingerprint-1")}
+        assert ledger.earlier_fingerprints("plaque") == set()
+        ledger.restore({old.case_id: "fingerprint-1"})
+        assert ledger.results() == [old]
+        assert ledger.earlier_fingerprints("calcium") == {(old.case_id, "fingerprint-2")}
+        with pytest.raises(KeyError, match="no result with fingerprint unheard-of"):
+            ledger.restore({old.case_id: "fingerprint-2", "calcium-unknown": "unheard-of"})
+        assert ledger.results() == [old], "nothing of a refused restore is kept"
+
     def test_a_batch_is_committed_whole_or_not_at_all(self, ledger: Ledger) -> None:
         ledger.commit_results([example_result("1.3")])
         clash = example_result("1.3", case_id="calcium-other-id-for-the-same-study")

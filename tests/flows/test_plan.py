@@ -43,6 +43,7 @@ def run(client: Client, home: Home, ledger: Ledger, programme: Programme = PROGR
     plan = make_plan(ledger, programme, home.stores)
     ledger.record_verdicts(plan.verdicts)
     ledger.commit_results(plan.refused)
+    ledger.restore(plan.restored)
     commit = lambda lot: ledger.commit_results([result_of(outcome) for outcome in lot])  # noqa: E731
     stream(client, programme.stages, plan.cases, commit)
     return plan
@@ -141,6 +142,19 @@ def test_whatever_a_result_depends_on_makes_it_stale(home: Home, ledger: Ledger,
     (after,) = make_plan(ledger, changed, home.stores).cases
     assert before.case_id == after.case_id
     assert before.fingerprint != after.fingerprint
+
+
+def test_a_change_that_is_taken_back_costs_nothing(client: Client, home: Home, ledger: Ledger) -> None:
+    case = add_study(home, ledger, 1)
+    add_study(home, ledger, 6, refused=True)
+    run(client, home, ledger)
+    first = ledger.results("mean")
+    other = replace(PROGRAMME, policy={"rounding": "up"})
+    assert dict(run(client, home, ledger, other).counts) == {"stale": 2}
+    plan = run(client, home, ledger)
+    assert (plan.cases, plan.refused, dict(plan.counts)) == ((), (), {"restored": 2})
+    assert ledger.results("mean") == first
+    assert len(ledger.history(case)) == 2
 
 
 def test_a_header_fact_makes_a_result_stale_and_a_place_does_not(home: Home, ledger: Ledger, tmp_path: Path) -> None:
