@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flows.programmes.programme import Programme, Selection
-from ops.diseases.calcium import DEFAULT_POLICY, CalciumPolicy, measure
+from ops.diseases.calcium import DEFAULT_POLICY, INCREMENT_TOLERANCE_MM, CalciumPolicy, measure
 from ops.diseases.calcium_scan import (
     Gating,
     GatingDecision,
@@ -21,6 +21,7 @@ from ops.diseases.calcium_scan import (
     names_calcium_score,
     number,
     scan_facts,
+    spectral_image,
     text,
 )
 from ops.diseases.calcium_scores import OutOfModelRangeError, weight_edges
@@ -53,10 +54,12 @@ NOT_CHEST = {
 SHARP_KERNEL_NUMBER = 50
 SHARP_KERNEL_WORDS = ("BONE", "LUNG", "EDGE", "DETAIL", "SHARP", "FC5", "FC8")
 PREFERRED_INCREMENT_MM = 3.0
+# RescaleType of plain CT: HU, unspecified, or not given (PS3.3 C.11.1.1.2).
+HOUNSFIELD_TYPES = ("HU", "US", "")
 # The heart network was made for adults (its manifest's intended use).
 ADULT_AGE = 18.0
 # The scan is sound, but no published constants cover it (`OutOfModelRangeError`), or the model was not made for it.
-OUT_OF_RANGE_REASONS = ("kvp_out_of_table", "tin_filter", "outside_intended_use")
+OUT_OF_RANGE_REASONS = ("kvp_out_of_table", "tin_filter", "spectral_image", "outside_intended_use")
 
 NOT_INGESTED = Verdict(VerdictStatus.REFUSED, "not_ingested", "ingest gave no verdict on this series; ingest it again")
 
@@ -150,6 +153,14 @@ def _check_derived(candidate: _Candidate, _policy: CalciumPolicy) -> _Refusal | 
     return ("derived_image", f"ImageType has {', '.join(found)}: a reformat, not a reconstruction") if found else None
 
 
+def _check_hounsfield(candidate: _Candidate, _policy: CalciumPolicy) -> _Refusal | None:
+    kind = text(candidate.header, "RescaleType").upper()
+    if kind not in HOUNSFIELD_TYPES:
+        return "not_hounsfield", f"RescaleType is {kind}; thresholds are in HU"
+    evidence = spectral_image(candidate.header)
+    return ("spectral_image", f"{evidence}; no published thresholds cover it") if evidence else None
+
+
 def _check_body_part(candidate: _Candidate, _policy: CalciumPolicy) -> _Refusal | None:
     part = text(candidate.header, "BodyPartExamined").upper()
     words = set(re.split(r"[\W_]+", part)) | {part.replace(" ", "")}
@@ -173,7 +184,7 @@ def _check_geometry(candidate: _Candidate, policy: CalciumPolicy) -> _Refusal | 
     if tilt > MAX_TILT_DEGREES:
         return "not_axial", f"the slices' normal is {tilt:.0f}° off the body axis"
     increment = grid.spacing[0]
-    if increment > policy.max_increment_mm:
+    if increment > policy.max_increment_mm + INCREMENT_TOLERANCE_MM:
         return "slice_increment_unsupported", f"increment {increment:g} mm is above {policy.max_increment_mm:g} mm"
     coverage = grid.shape[0] * increment
     if coverage < MIN_COVERAGE_MM:
@@ -208,6 +219,7 @@ _CHECKS: tuple[_Check, ...] = (
     _check_modality,
     _check_ingest,
     _check_derived,
+    _check_hounsfield,
     _check_body_part,
     _check_age,
     _check_geometry,
@@ -336,7 +348,7 @@ PROGRAMME = Programme(
     stages=(
         Stage("load", "1", load),
         Stage("locate", "1", locate_heart, needs="gpu"),
-        Stage("score", "1", score),
+        Stage("score", "2", score),
         Stage("draw", "1", draw),
         Stage("publish", "1", publish),
     ),

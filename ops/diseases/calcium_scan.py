@@ -72,10 +72,14 @@ class ScanFacts:
         return cls(**{**facts, "gating": Gating(facts["gating"])})
 
 
-DESCRIPTIONS = ("SeriesDescription", "ProtocolName", "StudyDescription")
+# Names of a series itself. StudyDescription speaks of all series of a study, and a study may hold gated and other ones.
+OWN_NAMES = ("SeriesDescription", "ProtocolName")
 
 # Words of protocol and series names. The refusal of gating is looked for first: "non-gated" contains "gated".
-_SAYS_NONGATED = re.compile(r"non[\s_-]*(ecg|ekg)?[\s_-]*gat|ungated|no[\s_-]gating|without gating|non[\s_-]*ecg", re.I)
+_SAYS_NONGATED = re.compile(
+    r"(?<![a-z])(non?|not|un|without|w/?o|ohne|sans|sin|kein\w*)[\s_-]*(e[ck]g|card(iac)?)?[\s_-]*(gat|e[ck]g|cardiac|trigger)",
+    re.I,
+)
 _SAYS_CALCIUM = re.compile(
     r"(?<![a-z])ca[\s_-]*sc(?=$|[^a-z]|or|seq)|calcium|agatston|smart[\s_-]*score|(?<![a-z])cac(?![a-z])|cal[\s_-]?score",
     re.I,
@@ -85,8 +89,9 @@ _SAYS_GATED = re.compile(
     r"(?<![a-z])heart|(?<![a-z])herz|(?<![a-z])coeur|(?<![a-z])cuore|prospective",
     re.I,
 )
-# Defined terms of CardiacSynchronizationTechnique (PS3.3 C.7.6.18.1) that mean synchronised.
-_SYNCHRONISED = {"PROSPECTIVE", "RETROSPECTIVE", "PACED", "REALTIME"}
+# Defined terms of CardiacSynchronizationTechnique (PS3.3 C.7.6.18.1 [R]) that mean synchronised. REALTIME does not: it
+# is an acquisition shorter than a cardiac cycle, without gating.
+_SYNCHRONISED = {"PROSPECTIVE", "RETROSPECTIVE", "PACED"}
 # Positive numbers in any of these are written only by a synchronised acquisition.
 _CARDIAC_NUMBERS = (
     "TriggerTime",
@@ -144,18 +149,20 @@ def number(header: Header, keyword: str) -> float | None:
         return None
 
 
-def descriptions(header: Header) -> str:
-    """Free-text names of series, protocol and study."""
-    return " | ".join(filter(None, (text(header, keyword) for keyword in DESCRIPTIONS)))
+def own_names(header: Header) -> str:
+    """Free-text names of the series and its protocol."""
+    return " | ".join(filter(None, (text(header, keyword) for keyword in OWN_NAMES)))
 
 
 def names_calcium_score(header: Header) -> bool:
-    """Tell whether the scan is called a calcium score."""
-    return bool(_SAYS_CALCIUM.search(descriptions(header)))
+    """Tell whether the series is called a calcium score."""
+    return bool(_SAYS_CALCIUM.search(own_names(header)))
 
 
 def decide_gating(header: Header, grid: Grid | None) -> GatingDecision:
-    """Decide whether a scan is ECG-gated: names, then tags, then geometry.
+    """Decide whether a scan is ECG-gated: denied by name, then tags, then names, then geometry.
+
+    What the study is called never makes a series gated; it may deny it.
 
     Parameters
     ----------
@@ -164,9 +171,19 @@ def decide_gating(header: Header, grid: Grid | None) -> GatingDecision:
     grid
         Its lattice; None leaves geometry out.
     """
-    names = descriptions(header)
+    names, study = own_names(header), text(header, "StudyDescription")
     if found := _SAYS_NONGATED.search(names):
         return GatingDecision(Gating.NONGATED, f"called {found.group(0)!r} in {names!r}")
+    if by_tags := _gating_by_tags(header):
+        return by_tags
+    if found := _SAYS_CALCIUM.search(names) or _SAYS_GATED.search(names):
+        return GatingDecision(Gating.GATED, f"called {found.group(0)!r} in {names!r}")
+    if found := _SAYS_NONGATED.search(study):
+        return GatingDecision(Gating.NONGATED, f"called {found.group(0)!r} in {study!r}")
+    return _gating_by_geometry(grid)
+
+
+def _gating_by_tags(header: Header) -> GatingDecision | None:
     technique = text(header, "CardiacSynchronizationTechnique").upper()
     if technique == "NONE":
         return GatingDecision(Gating.NONGATED, "CardiacSynchronizationTechnique is NONE")
@@ -178,9 +195,7 @@ def decide_gating(header: Header, grid: Grid | None) -> GatingDecision:
     options = {option.strip().upper() for option in text(header, "ScanOptions").split("\\")}
     if options & _GATED_SCAN_OPTIONS:
         return GatingDecision(Gating.GATED, f"ScanOptions has {sorted(options & _GATED_SCAN_OPTIONS)}")
-    if found := _SAYS_CALCIUM.search(names) or _SAYS_GATED.search(names):
-        return GatingDecision(Gating.GATED, f"called {found.group(0)!r} in {names!r}")
-    return _gating_by_geometry(grid)
+    return None
 
 
 def _gating_by_geometry(grid: Grid | None) -> GatingDecision:
@@ -196,6 +211,26 @@ def _gating_by_geometry(grid: Grid | None) -> GatingDecision:
     return GatingDecision(Gating.NONGATED, f"no tag tells; not a calcium-scoring reconstruction by its {facts}")
 
 
+# ImageType values of spectral CT (PS3.3 C.8.2.1.1.1 and Supplement 188 [R]): not the attenuation of a tube voltage.
+_SPECTRAL_TYPES = {
+    "VMI", "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_MODIFIED", "MAT_VALUE_BASED", "EFF_ATOMIC_NUM",
+    "ELECTRON_DENSITY",
+}  # fmt: skip
+_SPECTRAL_NAME = re.compile(
+    r"\d\s*kev(?![a-z])|mono[\s_-]*e|(?<![a-z])(vnc|vmi|vue)(?![a-z])|virtual|iodine|electron[\s_-]*density", re.I
+)
+
+
+def spectral_image(header: Header) -> str:
+    """Evidence that an image is not plain HU of its tube voltage (monoenergetic, material, virtual); else empty."""
+    types = {kind.strip().upper() for kind in text(header, "ImageType").split("\\")} & _SPECTRAL_TYPES
+    if types:
+        return f"ImageType has {sorted(types)}"
+    if found := _SPECTRAL_NAME.search(text(header, "SeriesDescription")):
+        return f"the series is called {found.group(0)!r}"
+    return ""
+
+
 def contrast_agent(header: Header) -> str:
     """Contrast agent named in the header; empty when none is, or when the text denies it ("NO", "W/O", oral)."""
     agent = text(header, "ContrastBolusAgent")
@@ -205,7 +240,9 @@ def contrast_agent(header: Header) -> str:
 def has_tin_filter(header: Header) -> bool:
     """Tell whether the beam was tin-filtered: filter material, or a name such as ``Sn100``."""
     material = text(header, "FilterMaterial").upper() + " " + text(header, "FilterType").upper()
-    kernel_and_names = text(header, "ConvolutionKernel") + " " + descriptions(header)
+    kernel_and_names = " ".join(
+        [text(header, "ConvolutionKernel"), own_names(header), text(header, "StudyDescription")]
+    )
     return bool({"TIN", "SN"} & set(re.split(r"[\W_]+", material)) or _TIN.search(kernel_and_names))
 
 

@@ -295,7 +295,8 @@ def average_to_slabs(volume: Volume) -> Volume:
     """
     increment = volume.grid.spacing[0]
     weights = _slab_weights(volume.grid)
-    mean = np.tensordot(weights, volume.physical(np.float32), axes=1)
+    # The mean of equal HU may be 199.99999999999997 in float64; as float32 it is what it was, and edges are inclusive.
+    mean = np.tensordot(weights, volume.physical(np.float32), axes=1).astype(np.float32)
     step = volume.grid.affine[:3, 0] / increment
     affine = volume.grid.affine.copy()
     affine[:3, 3] += step * (REFERENCE_INCREMENT_MM - increment) / 2

@@ -283,7 +283,8 @@ class _ArteryField:
     def at(self, grid: Grid, index: IntArray) -> tuple[IntArray, IntArray, npt.NDArray[np.float64]]:
         """Territory label, nearest artery 1–4 and its distance in mm of voxels ``(n, 3)`` of a grid.
 
-        Voxels outside the label map are background. Beyond the reach, the artery is 1 at an infinite distance.
+        Voxels outside the label map are background. Beyond the reach the distance is infinite, and the artery is that
+        of the nearest place within it.
         """
         nearest = np.rint(self.territories.grid.patient_to_index(grid.index_to_patient(index))).astype(np.int64)
         label = np.zeros(len(index), dtype=np.int64)
@@ -294,6 +295,6 @@ class _ArteryField:
         if self.box is not None:
             local = nearest - [axis.start for axis in self.box]
             near = _inside(local, self.distance.shape)
-            artery[near] = self.artery[tuple(local[near].T)]
+            artery = self.artery[tuple(np.clip(local, 0, np.array(self.artery.shape) - 1).T)]
             distance[near] = self.distance[tuple(local[near].T)]
         return label, artery, distance

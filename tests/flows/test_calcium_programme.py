@@ -82,6 +82,9 @@ def test_a_repaired_series_stays_repaired() -> None:
         ({"ContrastBolusAgent": "Non-ionic 300"}, "contrast_enhanced"),
         ({"KVP": None}, "kvp_missing"),
         ({"KVP": 0}, "kvp_missing"),
+        ({"RescaleType": "MGML"}, "not_hounsfield"),
+        ({"RescaleType": "HU_MOD"}, "not_hounsfield"),
+        ({"spacing": (5.01, 0.4, 0.4)}, "slice_increment_unsupported"),
     ],
 )
 def test_refusals_have_a_reason(changes: dict[str, Any], reason: str) -> None:
@@ -118,6 +121,10 @@ def test_a_scan_called_calcium_score_may_carry_the_agent_of_its_protocol() -> No
         ({"KVP": 100}, "kvp_out_of_table"),
         ({"FilterMaterial": "TIN"}, "tin_filter"),
         ({"SeriesDescription": "CaSc Sn100"}, "tin_filter"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "VMI"]}, "spectral_image"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_REMOVED"]}, "spectral_image"),
+        ({"SeriesDescription": "CaSc Monoenergetic Plus 50 keV"}, "spectral_image"),
+        ({"SeriesDescription": "Heart VNC 3.0"}, "spectral_image"),
         ({"PatientAge": "017Y"}, "outside_intended_use"),
         ({"PatientAge": "204M"}, "outside_intended_use"),
     ],
@@ -150,6 +157,18 @@ def test_the_gated_scan_is_preferred_and_the_others_say_so() -> None:
     assert reasons(selection) == {"1": "not_primary_series", "2": "", "3": "localiser", "4": "wrong_modality"}
 
 
+def test_in_a_combined_study_the_calcium_series_is_scored_and_not_the_chest() -> None:
+    study = {"StudyDescription": "CT CHEST AND CALCIUM SCORE"}
+    smart_score = series("1", spacing=(2.5, 0.4, 0.4), CardiacSynchronizationTechnique="PROSPECTIVE", **study)
+    chest = series("2", spacing=(3.0, 0.7, 0.7), shape=(110, 512, 512), SeriesDescription="Chest 3.0", **study)
+    assert select(smart_score, chest).roles == {"ct": smart_score}
+
+
+@pytest.mark.parametrize("increment", [5.0, 5.000000000000001, 5.0015])
+def test_positions_written_with_few_decimals_do_not_refuse_five_millimetres(increment: float) -> None:
+    assert select(series("1", spacing=(increment, 0.4, 0.4))).roles
+
+
 def test_soft_kernels_and_three_millimetres_are_preferred() -> None:
     sharp = series("9", ConvolutionKernel="B60f", SeriesDescription="cardiac")
     soft = series("1", ConvolutionKernel="B35f", SeriesDescription="cardiac")
@@ -176,6 +195,17 @@ def test_the_reason_of_a_study_is_that_of_its_nearest_series() -> None:
         ({"ProtocolName": "DS_CaScSeq"}, Gating.GATED, "CaSc"),
         ({"SeriesDescription": "SMART SCORE"}, Gating.GATED, "SMART SCORE"),
         ({"SeriesDescription": "Ca-Score Heartbeat"}, Gating.GATED, "Ca-Sc"),
+        ({"SeriesDescription": "CHEST NOT GATED"}, Gating.NONGATED, "NOT GAT"),
+        ({"SeriesDescription": "Thorax without ECG gating"}, Gating.NONGATED, "without ECG gat"),
+        ({"SeriesDescription": "Chest no ECG"}, Gating.NONGATED, "no ECG"),
+        ({"SeriesDescription": "Thorax ohne EKG"}, Gating.NONGATED, "ohne EKG"),
+        ({"SeriesDescription": "CT CHEST NON-CARDIAC"}, Gating.NONGATED, "NON-CARDIAC"),
+        ({"SeriesDescription": "CARDIAC NON CONTRAST"}, Gating.GATED, "CARDIAC"),
+        ({"CardiacSynchronizationTechnique": "REALTIME", "spacing": (3.0, 0.7, 0.7)}, Gating.NONGATED, "field of view"),
+        ({"StudyDescription": "CT calcium score and chest", "spacing": (3.0, 0.7, 0.7)}, Gating.NONGATED, "no tag"),
+        ({"StudyDescription": "h/o heart failure", "spacing": (3.0, 0.7, 0.7)}, Gating.NONGATED, "no tag"),
+        ({"StudyDescription": "CT CALCIUM SCORE"}, Gating.GATED_INFERRED, "field of view"),
+        ({"StudyDescription": "Chest, non-gated"}, Gating.NONGATED, "non-gat"),
         ({}, Gating.GATED_INFERRED, "field of view"),
         ({"spacing": (3.0, 0.7, 0.7)}, Gating.NONGATED, "field of view 358 mm"),
         ({"spacing": (1.0, 0.4, 0.4), "shape": (150, 512, 512)}, Gating.NONGATED, "increment 1 mm"),

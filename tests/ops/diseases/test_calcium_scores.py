@@ -159,6 +159,14 @@ def test_slabs_lower_peaks_where_linear_does_not() -> None:
     assert total(volume, slab) == 4 * 4 + 4 * 1  # second slab: mean of 250 and 40 is 145
 
 
+@pytest.mark.parametrize("increment", [0.6, 0.625, 1.0, 1.25, 2.0, 2.5])
+@pytest.mark.parametrize("hu", [130, 200, 300, 400])
+def test_slabs_of_constant_hu_keep_it_to_the_inclusive_edges(increment: float, hu: int) -> None:
+    voxels = np.full((40, 2, 2), hu, np.int16)
+    mean = average_to_slabs(Volume(voxels, Grid.from_spacing(voxels.shape, (increment, 0.5, 0.5)))).voxels
+    assert (mean == hu).all()
+
+
 def test_slabs_average_by_overlap_and_keep_positions() -> None:
     ramp = np.arange(5, dtype=np.int16)[:, None, None] * np.ones((1, 2, 2), dtype=np.int16)
     volume = ct(ramp, (2.0, 0.5, 0.5))
