@@ -121,7 +121,7 @@ def ingest(*paths: Path, json: Json = False) -> None:
 
 
 @app.command
-def screen(*paths: Path, programme: str, json: Json = False) -> None:
+def screen(*paths: Path, programme: str, retry_quarantined: bool = False, json: Json = False) -> None:
     """Compute what is missing or stale under one programme; ingests the given paths first.
 
     Parameters
@@ -130,6 +130,8 @@ def screen(*paths: Path, programme: str, json: Json = False) -> None:
         DICOM to ingest first.
     programme
         Name of the programme, e.g. calcium.
+    retry_quarantined
+        Also try cases again that failed in three runs and are left alone since.
     """
     from deployments import console, run
     from deployments.prefect_server import prefect_server
@@ -142,7 +144,7 @@ def screen(*paths: Path, programme: str, json: Json = False) -> None:
             if not json:
                 console.print_ingest(counts)
         wait_for_server()
-        summary = run.screen(settings, programme)
+        summary = run.screen(settings, programme, retry_quarantined)
     _print_json(summary) if json else console.print_screen(summary, _results(settings, programme))
 
 

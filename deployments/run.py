@@ -73,7 +73,7 @@ def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
         return ingest_paths(list(paths), ledger, home.volumes, on_progress=on_progress).to_dict()
 
 
-def screen(settings: Settings, programme: str) -> dict[str, Any]:
+def screen(settings: Settings, programme: str, retry_quarantined: bool = False) -> dict[str, Any]:
     """Run the flow ``screen`` on the configured cluster and return its summary; needs a Prefect server."""
     home = settings.open_home()
     from deployments.clusters import scheduler_address
@@ -90,6 +90,7 @@ def screen(settings: Settings, programme: str) -> dict[str, Any]:
             batch_size=settings.batch_size,
             failure_threshold=settings.failure_threshold,
             policy=settings.options(programme),
+            retry_quarantined=retry_quarantined,
             listener=listener,
         )
     return summary

@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.home import Home
+from flows.programmes import PROGRAMMES
 
 
 class Settings(BaseSettings):
@@ -47,7 +48,7 @@ class Settings(BaseSettings):
         Raises
         ------
         ValueError
-            The file is not a JSON object of objects.
+            The file is not a JSON object of objects by programme.
         FileNotFoundError
             There is no such file.
         """
@@ -55,9 +56,10 @@ class Settings(BaseSettings):
             return {}
         document = json.loads(self.policy.read_text(encoding="utf-8"))
         options = document.get(programme, {}) if isinstance(document, dict) else None
-        if not isinstance(options, dict):
+        if not isinstance(options, dict) or not set(document) <= set(PROGRAMMES):
             raise ValueError(
-                f'{self.policy} must hold an object per programme, e.g. {{"calcium": {{"assumed_kvp": 120}}}}'
+                f"{self.policy} must hold an object per programme ({', '.join(PROGRAMMES)}), "
+                'e.g. {"calcium": {"assumed_kvp": 120}}'
             )
         return options
 

@@ -16,7 +16,7 @@ from storage.records import INGEST_PROGRAMME, CaseState, ResultRecord, SeriesRec
 from tasks.case import Case, Findings, Recipe, Stores, describe_stages, refused_result
 
 ATTEMPTS = 3
-"""Times one fingerprint may fail, over all runs, before its case is left alone."""
+"""Runs in which one fingerprint may fail before its case is left alone."""
 
 
 class MissingModelError(RuntimeError):
@@ -79,8 +79,16 @@ def make_recipe(programme: Programme) -> Recipe:
     )
 
 
-def make_plan(ledger: Ledger, programme: Programme, stores: Stores, attempts: int = ATTEMPTS) -> Plan:
-    """Compare every study of the ledger with the result it has, if any."""
+def make_plan(ledger: Ledger, programme: Programme, stores: Stores, retry_quarantined: bool = False) -> Plan:
+    """Compare every study of the ledger with the result it has, if any.
+
+    Parameters
+    ----------
+    ledger, programme, stores
+        What there is, what is asked, and where workers read and write.
+    retry_quarantined
+        Try cases again that failed in `ATTEMPTS` runs.
+    """
     recipe = make_recipe(programme)
     known, earlier = ledger.current_fingerprints(programme.name), ledger.earlier_fingerprints(programme.name)
     ingested = {verdict.series_uid: verdict for verdict in ledger.verdicts(INGEST_PROGRAMME)}
@@ -95,7 +103,7 @@ def make_plan(ledger: Ledger, programme: Programme, stores: Stores, attempts: in
         verdicts += selection.verdicts
         pending = _pending(study_uid, selection, series, recipe, stores)
         state = known.get(pending.case_id)
-        need = _need(state, pending.fingerprint, attempts)
+        need = _need(state, pending.fingerprint, retry_quarantined)
         if need == "stale" and (pending.case_id, pending.fingerprint) in earlier:
             need = "restored"
             restored[pending.case_id] = pending.fingerprint
@@ -143,14 +151,14 @@ def _pending(
     )
 
 
-def _need(state: CaseState | None, fingerprint: str, attempts: int) -> str:
+def _need(state: CaseState | None, fingerprint: str, retry_quarantined: bool) -> str:
     if state is None:
         return "new"
     if state.fingerprint != fingerprint:
         return "stale"
     if state.status is not ResultStatus.FAILED:
         return "unchanged"
-    return "retried" if state.attempts < attempts else "quarantined"
+    return "retried" if retry_quarantined or state.attempts < ATTEMPTS else "quarantined"
 
 
 def _tried_before(pending: Case | ResultRecord, attempts: int) -> Case | ResultRecord:

@@ -56,6 +56,10 @@ class ScreenFailedError(RuntimeError):
     """More cases failed than the threshold allows; everything that could be computed is in the ledger."""
 
 
+class BatchFailedError(RuntimeError):
+    """More cases of one batch failed than the threshold allows."""
+
+
 @flow(name="screen", flow_run_name="screen {programme}", validate_parameters=False)
 def screen(
     programme: str,
@@ -67,6 +71,7 @@ def screen(
     batch_size: int = BATCH_SIZE,
     failure_threshold: float = FAILURE_THRESHOLD,
     policy: dict[str, Any] | None = None,
+    retry_quarantined: bool = False,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Compute what is missing or stale under one programme.
@@ -85,6 +90,8 @@ def screen(
         Cases a task run, and the fraction of failures that makes one fail.
     policy
         Options of the programme that differ from its defaults.
+    retry_quarantined
+        Try cases again that failed too often.
     listener
         Told of progress.
 
@@ -96,31 +103,45 @@ def screen(
     Raises
     ------
     ScreenFailedError
-        A batch failed beyond the threshold; raised after everything else was done.
+        Failures of a batch, or of all current results, are beyond the threshold; raised after everything was done.
+    Exception
+        What kept a batch from running at all, such as a cluster without workers: later batches are not tried.
     """
     place = Home.at(home, ledger_url, store_url)
     declared = load_programme(programme).with_policy(policy or {})
     connection: Any = Client  # Dask's own annotations are partial
     with place.open_ledger() as ledger, connection(scheduler, set_as_default=False) as client:
-        plan = make_plan(ledger, declared, place.stores)
+        plan = make_plan(ledger, declared, place.stores, retry_quarantined)
         get_run_logger().info("%s", plan)
         progress = _Progress(programme, len(plan.cases), listener)
         run = _Run(client, ledger, declared, plan, window, failure_threshold, progress)
         run.commit_what_needs_no_computing()
-        failed_batches = [
-            span
-            for span in _spans(len(plan.cases), batch_size)
-            if run_batch(run, *span, progress.total, return_state=True).is_failed()
-        ]
+        error = _run_batches(run, batch_size)
         records = ledger.results(programme)
         write_outputs(place, ledger)
         _publish_artifacts(place, programme, records)
-    if failed_batches:
+    if error is not None and not isinstance(error, BatchFailedError):
+        raise error
+    failed = sum(record.status is ResultStatus.FAILED for record in records)
+    if error is not None or failed > failure_threshold * len(records):
         raise ScreenFailedError(
-            f"{run.failed} of {len(plan.cases)} cases failed; `popscan results --programme {programme}` says why, "
-            "and the next run tries them again"
+            f"{failed} of {len(records)} cases failed; `popscan results --programme {programme}` says why. The next "
+            "run tries them again, up to three runs; after that `popscan screen --retry-quarantined` does"
         )
     return _summary(plan, records, run.failed, place)
+
+
+def _run_batches(run: _Run, batch_size: int) -> Exception | None:
+    """Run all batches; return why one failed. What is not about its cases ends the run there and then."""
+    failed = None
+    for first, last in _spans(len(run.plan.cases), batch_size):
+        state: Any = run_batch(run, first, last, run.progress.total, return_state=True)
+        if state.is_completed():
+            continue
+        failed = state.result(raise_on_failure=False)
+        if not isinstance(failed, BatchFailedError):
+            return failed if isinstance(failed, Exception) else RuntimeError(f"batch ended as {state.name}")
+    return failed
 
 
 @task(name="batch", task_run_name="cases {first} to {last} of {total}", cache_policy=NO_CACHE)
@@ -128,7 +149,7 @@ def run_batch(run: _Run, first: int, last: int, total: int) -> None:
     """Stream the cases ``first`` … ``last`` (counted from 1); fails when more than the threshold failed."""
     tally = run.stream(run.plan.cases[first - 1 : last])
     if tally.failed > run.failure_threshold * (last - first + 1):
-        raise ScreenFailedError(f"{tally.failed} of {last - first + 1} cases failed")
+        raise BatchFailedError(f"{tally.failed} of {last - first + 1} cases failed")
 
 
 def write_outputs(home: Home, ledger: Ledger, truth: dict[str, Any] | None = None) -> None:
@@ -202,6 +223,7 @@ def _summary(plan: Plan, records: list[ResultRecord], failed: int, home: Home) -
         "planned": dict(plan.counts),
         "computed": len(plan.cases),
         "failed": failed,
+        "quarantined": plan.counts["quarantined"],
         "results": _count_by_status(records),
         "not_evaluable_by_reason": _count_by_reason(records),
         "table": home.table.url,

@@ -225,7 +225,7 @@ class ResultRecord:
     error
         ``class``, ``message``, ``traceback`` of a failed case, else None.
     attempts
-        How often this fingerprint has been tried, this time included.
+        Runs that tried this fingerprint, this one included; runs spoilt by an outage count once at most.
     """
 
     case_id: str

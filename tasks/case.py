@@ -85,7 +85,7 @@ class Case:
     fingerprint
         Of the recipe applied to ``inputs`` and ``facts``.
     earlier_attempts
-        How often this fingerprint has failed already.
+        Runs in which this fingerprint has failed already.
     """
 
     case_id: str
@@ -166,11 +166,13 @@ def end_not_evaluable(reason: str, detail: str, status: ResultStatus = ResultSta
 
 
 def result_of(outcome: Outcome) -> ResultRecord:
-    """Turn what became of a case into the record that the ledger keeps."""
+    """Turn what became of a case into the record that the ledger keeps; a run counts as one attempt."""
     case: Case = outcome.case
-    findings, error = outcome.value, None
+    findings, error, attempts = outcome.value, None, case.earlier_attempts + 1
     if outcome.failure:
         failure = outcome.failure
+        if failure.transient:  # an outage is not the case's fault, however many runs it spoils
+            attempts = max(1, case.earlier_attempts)
         findings = Findings(ResultStatus.FAILED, "failed", f"{failure.error_class}: {failure.message}")
         error = {"class": failure.error_class, "message": failure.message, "traceback": failure.traceback}
     return ResultRecord(
@@ -188,7 +190,7 @@ def result_of(outcome: Outcome) -> ResultRecord:
         pictures=list(findings.pictures),
         timings={name: round(seconds, 4) for name, seconds in outcome.timings.items()},
         error=error,
-        attempts=case.earlier_attempts + outcome.attempts,
+        attempts=attempts,
     )
 
 

@@ -140,7 +140,6 @@ class _Stream:
         self.client: Any = client  # Dask's methods are only partly typed
         self.cases, self.commit, self.retry, self.lots = cases, commit, retry, lots
         self.patience, self.fixed_window = patience, window
-        self.hops = fuse(stages, _has_gpu(client))
         self.run_id, self.serial = uuid.uuid4().hex, 0
         self.in_flight: dict[Any, tuple[Future[Any], list[_Ticket]]] = {}
         self.done: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
@@ -152,8 +151,10 @@ class _Stream:
         self.case_seconds: float | None = None
         self.tally = Tally()
         self.last_look = self.last_seen_workers = time.monotonic()
-        self.threads = 0
+        self.threads, self.needs_gpu = 0, False
         self._look_at_cluster()
+        self.hops = fuse(stages, _has_gpu(client))
+        self.needs_gpu = any(hop.needs == "gpu" for hop in self.hops)
 
     def run(self) -> Tally:
         try:
@@ -304,11 +305,13 @@ class _Stream:
             raise NoWorkersError(f"lost the Dask scheduler ({self.client.status}); start it and run again")
         self.threads = sum(self.client.nthreads().values())
         now = self.last_look = time.monotonic()
-        if self.threads:
+        if self.threads and (not self.needs_gpu or _has_gpu(self.client)):
             self.last_seen_workers = now
         elif now - self.last_seen_workers > self.patience:
+            kind = "GPU workers" if self.needs_gpu and self.threads else "workers"
             raise NoWorkersError(
-                f"the Dask scheduler has had no workers for {self.patience:g} s; start some and run again"
+                f"the Dask scheduler has had no {kind} for {self.patience:g} s; start some and run again "
+                "(a run that begins without GPU workers uses the CPU)"
             )
 
 

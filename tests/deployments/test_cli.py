@@ -196,9 +196,14 @@ def test_a_file_that_is_no_ledger_is_named(popscan: Popscan, tmp_path: Path) -> 
     assert "Traceback" not in done.stderr
 
 
-def test_a_policy_file_that_cannot_be_is_refused_before_any_work(popscan: Popscan, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ['{"calcium": {"assumed_kvp": "high"}}', '{"calcum": {"assumed_kvp": 120}}', '{"assumed_kvp": 120}']
+)
+def test_a_policy_file_that_cannot_be_is_refused_before_any_work(
+    popscan: Popscan, tmp_path: Path, content: str
+) -> None:
     policy = tmp_path / "policy.json"
-    policy.write_text('{"calcium": {"assumed_kvp": "high"}}')
+    policy.write_text(content)
     done = popscan("screen", "--programme", "calcium", POPSCAN_POLICY=str(policy))
     assert done.returncode == 2
     assert "assumed_kvp" in done.stderr

@@ -10,7 +10,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from flows.home import Home
-from flows.plan import MissingModelError, Plan, make_plan
+from flows.plan import ATTEMPTS, MissingModelError, Plan, make_plan
 from flows.programmes.programme import Programme
 from storage.ledger import Ledger
 from storage.records import Measurement
@@ -176,6 +176,32 @@ def test_a_failing_case_is_tried_again_until_it_is_quarantined(client: Client, h
     result = ledger.result(case)
     assert result is not None
     assert result.attempts == 3
+
+
+def test_quarantined_cases_are_tried_again_when_asked(client: Client, home: Home, ledger: Ledger) -> None:
+    add_study(home, ledger, 3)
+    for _ in range(ATTEMPTS):
+        run(client, home, ledger)
+    assert not make_plan(ledger, PROGRAMME, home.stores).cases
+    plan = make_plan(ledger, PROGRAMME, home.stores, retry_quarantined=True)
+    assert (len(plan.cases), dict(plan.counts)) == (1, {"retried": 1})
+
+
+def test_an_outage_quarantines_nothing(client: Client, home: Home, ledger: Ledger, tmp_path: Path) -> None:
+    case = add_study(home, ledger, 1)
+    volumes, away = tmp_path / "home" / "volumes", tmp_path / "unmounted"
+    volumes.rename(away)
+    volumes.write_text("where the store was")  # reading below a file is an OSError, as on a lost mount
+    for _ in range(ATTEMPTS + 1):
+        plan = run(client, home, ledger)
+        assert len(plan.cases) == 1
+    result = ledger.result(case)
+    assert result is not None
+    assert (result.status.value, result.attempts) == ("failed", 1)
+    volumes.unlink()
+    away.rename(volumes)
+    run(client, home, ledger)
+    assert statuses(ledger) == {"1.2.1": ("ok", None)}
 
 
 def test_a_missing_model_is_an_error_before_anything_runs(home: Home, ledger: Ledger) -> None:

@@ -15,6 +15,7 @@ from prefect.client.schemas.sorting import TaskRunSort
 
 from flows.home import Home
 from flows.screen import ScreenFailedError, screen
+from tasks.stream import NoWorkersError
 from tests.flows.mean_programme import PROGRAMME, add_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
@@ -97,6 +98,35 @@ def test_failures_within_the_threshold_do_not_fail_the_run(home: Home, scheduler
         for number in (3, 1, 2, 5):
             add_study(home, ledger, number)
     assert run(home, scheduler, failure_threshold=0.25)["failed"] == 1
+
+
+def test_quarantined_cases_still_fail_the_run(home: Home, scheduler: str) -> None:
+    with home.open_ledger() as ledger:
+        add_study(home, ledger, 3)
+    for _ in range(4):  # the fourth run computes nothing
+        with pytest.raises(ScreenFailedError, match="1 of 1 cases failed"):
+            run(home, scheduler)
+    before = len(task_runs())
+    with pytest.raises(ScreenFailedError):
+        run(home, scheduler, retry_quarantined=True)
+    assert len(task_runs()) == before + 1
+
+
+def test_what_is_not_about_a_case_is_raised_itself_and_ends_the_run(
+    home: Home, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_workers(*_: Any, **__: Any) -> None:
+        raise NoWorkersError("no workers for 300 s")
+
+    monkeypatch.setattr("flows.screen.stream", no_workers)
+    with home.open_ledger() as ledger:
+        for number in (1, 2):
+            add_study(home, ledger, number)
+    before = len(task_runs())
+    with pytest.raises(NoWorkersError, match="no workers for 300 s"):
+        run(home, scheduler, batch_size=1)
+    assert len(task_runs()) == before + 1, "the second batch is not tried"
+    assert home.report.is_file()
 
 
 def test_a_server_that_takes_no_progress_does_not_stop_the_run(

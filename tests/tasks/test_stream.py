@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 from tasks.stage import EndCase, Outcome, Stage, fuse
 from tasks.stream import WAITING_PER_THREAD, CommitPolicy, NoWorkersError, RetryPolicy, stream
@@ -272,6 +272,26 @@ def test_a_cluster_without_workers_is_reported() -> None:
         pytest.raises(NoWorkersError, match="no workers for 1 s"),
     ):
         stream(client, [Stage("double", "1", double)], range(5), lambda lot: None, patience=1)
+
+
+def test_losing_the_last_gpu_worker_is_reported_though_cpu_workers_remain() -> None:
+    options = {"nthreads": 1, "dashboard_address": "127.0.0.1:0"}
+    workers = {
+        "cpu": {"cls": Worker, "options": options},
+        "gpu": {"cls": Worker, "options": {**options, "resources": {"GPU": 1}}},
+    }
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "protocol": "inproc://"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+
+        def cases() -> Iterator[int]:
+            yield from range(5)
+            client.retire_workers(names=["gpu"])
+            yield from range(5, 10)
+
+        stages = [Stage("double", "1", double), Stage("nap", "1", nap, "gpu")]
+        with pytest.raises(NoWorkersError, match="no GPU workers for 1 s"):
+            stream(client, stages, cases(), lambda lot: None, patience=1)
 
 
 def test_workers_that_join_later_widen_the_window() -> None:
