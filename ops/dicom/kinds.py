@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 
 from ops.dicom.decode import SUPPORTED_TRANSFER_SYNTAXES
 from ops.dicom.headers import InstanceHeader
-from ops.dicom.series import is_localiser
+from ops.dicom.series import is_localiser, is_screen
 
 SECONDARY_CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
 # Objects with pixels that are no acquired image: segmentations, dose grids, real-world value and parametric maps.
 _NOT_IMAGES = ("1.2.840.10008.5.1.4.1.1.66.", "1.2.840.10008.5.1.4.1.1.481.", "1.2.840.10008.5.1.4.1.1.30")
-_SCREEN_TYPES = frozenset({"SCREEN SAVE", "SCREEN_SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO"})
 _PROJECTION_MODALITIES = frozenset({"CR", "DX", "MG", "XA", "RF", "IO", "PX", "RG"})
 SUPPORTED_ALLOCATIONS = (8, 16, 32)
 # No single volume is larger; a header that claims so is damaged or hostile (the largest CT known here: 1.5 GiB).
@@ -74,7 +73,7 @@ def check_pixels(instances: tuple[InstanceHeader, ...]) -> None:
     if total > MAX_VOLUME_BYTES:
         raise RefusedSeriesError("volume_too_large", f"headers claim {total} bytes of pixels")
     _refuse(instances, "truncated_pixel_data", _is_truncated, _truncation)
-    frames_of_reference = {header.text("FrameOfReferenceUID") for header in instances}
+    frames_of_reference = {uid for header in instances if (uid := header.text("FrameOfReferenceUID"))}
     if len(frames_of_reference) > 1:
         detail = f"{len(frames_of_reference)} frames of reference in one series: their positions cannot be compared"
         raise RefusedSeriesError("mixed_frame_of_reference", detail)
@@ -118,7 +117,7 @@ def _is_no_image(header: InstanceHeader) -> bool:
 def _is_capture(header: InstanceHeader) -> bool:
     sop_class = header.text("SOPClassUID")
     captured = sop_class == SECONDARY_CAPTURE_CLASS or sop_class.startswith(SECONDARY_CAPTURE_CLASS + ".")
-    return captured or not _SCREEN_TYPES.isdisjoint(header.image_type)
+    return captured or is_screen(header)
 
 
 def _is_colour(header: InstanceHeader) -> bool:

@@ -35,6 +35,7 @@ MIN_SPLIT_SLICES = 3
 # Positions closer than this are the same position: headers carry two decimals at least.
 SAME_POSITION_MM = 0.01
 LOCALISER_TYPES = frozenset({"LOCALIZER", "SCOUT"})
+SCREEN_TYPES = frozenset({"SCREEN SAVE", "SCREEN_SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE INFO"})
 
 _SHARED_TEXTS = (
     "Modality",
@@ -105,6 +106,11 @@ def group_into_series(headers: Iterable[InstanceHeader]) -> list[SeriesHeaders]:
 def is_localiser(header: InstanceHeader) -> bool:
     """Tell whether ImageType says scout (PS3.3 C.8.2.1.1.1, value 3 LOCALIZER)."""
     return not LOCALISER_TYPES.isdisjoint(header.image_type)
+
+
+def is_screen(header: InstanceHeader) -> bool:
+    """Tell whether ImageType says screen shot or dose page."""
+    return not SCREEN_TYPES.isdisjoint(header.image_type)
 
 
 def _without_copies(headers: Iterable[InstanceHeader]) -> tuple[list[InstanceHeader], dict[str, int]]:
@@ -206,9 +212,14 @@ def _merged(series: list[SeriesHeaders]) -> list[SeriesHeaders]:
 
 
 def _split_kinds(series: SeriesHeaders) -> list[SeriesHeaders]:
-    """Set scouts and foreign SOP classes aside."""
-    groups = _partition(series.instances, lambda h: "localiser" if is_localiser(h) else h.text("SOPClassUID"))
-    return _parts(series, groups, "kind")
+    """Set scouts, screen shots and foreign SOP classes aside."""
+    return _parts(series, _partition(series.instances, _kind), "kind")
+
+
+def _kind(header: InstanceHeader) -> str:
+    if is_localiser(header):
+        return "localiser"
+    return "screen" if is_screen(header) else header.text("SOPClassUID")
 
 
 def _split_stacks(series: SeriesHeaders) -> list[SeriesHeaders]:

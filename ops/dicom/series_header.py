@@ -37,8 +37,8 @@ def series_header(series: SeriesHeaders, assessment: Assessment, first_instance:
     header = _attributes(first_instance)
     own = {"StudyInstanceUID": series.study_uid, "SeriesInstanceUID": series.series_uid}
     first = series.instances[0]
-    frame_of_reference = first.text("FrameOfReferenceUID") or derive_uid("frame of reference", series.series_uid)
-    own["FrameOfReferenceUID"] = frame_of_reference
+    stated = (uid for one in series.instances if (uid := one.text("FrameOfReferenceUID")))
+    own["FrameOfReferenceUID"] = next(stated, "") or derive_uid("frame of reference", series.series_uid)
     header |= {keyword: publishable_uid(uid) for keyword, uid in own.items()}
     originals = {keyword: first.text(keyword) for keyword in own if first.text(keyword) != header[keyword]}
     if originals:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 
+from flows.programmes.calcium import PROGRAMME
 from tests.deployments.conftest import run_popscan
 
 pytestmark = pytest.mark.slow
@@ -75,7 +76,7 @@ def test_pictures_and_segmentations_are_where_explain_says(home: Path) -> None:
     told = run_popscan(home, "explain", row["case"]).stdout
     assert row["fingerprint"] in told
     assert row["study_uid"] in told
-    assert all(f"{stage} 1" in told for stage in ("load", "locate", "score", "draw", "publish"))
+    assert all(f"{stage.name} {stage.version}" in told for stage in PROGRAMME.stages)
     (picture,) = (home / "objects" / row["case"]).rglob("*.png")
     assert str(picture) in told
     for segmentation in (home / "objects").rglob("*.dcm"):

@@ -192,6 +192,14 @@ def test_mixed_spacing_and_frame_of_reference() -> None:
     assert reason(files(4, elsewhere)) == "mixed_frame_of_reference"
 
 
+def test_a_frame_of_reference_that_some_slices_do_not_state_is_that_of_the_others() -> None:
+    def silent(number: int, dataset: Dataset) -> None:
+        if number != 2:
+            del dataset.FrameOfReferenceUID
+
+    assert only(files(4, silent))[1].verdict.status is VerdictStatus.ACCEPTED
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_too_few_slices(count: int) -> None:
     assert reason(files(count)) == "too_few_slices"

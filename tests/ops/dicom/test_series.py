@@ -139,3 +139,13 @@ def test_same_position_and_pixels_under_another_instance_uid_is_dropped() -> Non
     (series,) = group(files(4) | {"/in/resent": to_bytes(resent)})
     assert len(series.instances) == 4
     assert reasons(series) == ["identical_duplicates_dropped"]
+
+
+def test_a_screen_shot_in_a_series_does_not_cost_its_slices() -> None:
+    def screen_shot(number: int, dataset: Dataset) -> None:
+        if number == 4:
+            dataset.ImageType = ["DERIVED", "SECONDARY", "SCREEN SAVE"]
+
+    stack, shot = sorted(group(files(5, screen_shot)), key=lambda series: -len(series.instances))
+    assert (stack.series_uid, len(stack.instances)) == (SERIES_UID, 4)
+    assert (len(shot.instances), reasons(shot)) == (1, ["series_split"])
