@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 def start(home: Home, log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value()), "PREFECT_LOGGING_LEVEL": "ERROR"}
     command = [sys.executable, "-m", "tests.flows.screen_in_process", str(home.root), str(log)]
-    return subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2])
+    # A shell that runs the tests in the background has them ignore SIGINT, and children would inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[2], preexec_fn=heed)
 
 
 def prepare(folder: Path) -> Home:
