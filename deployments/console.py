@@ -82,7 +82,8 @@ def print_screen(summary: Mapping[str, Any], records: Sequence[ResultRecord]) ->
     planned = ", ".join(f"{count} {need}" for need, count in summary["planned"].items())
     console.print(f"{summary['studies']} studies ({planned or 'none'}): {summary['computed']} computed")
     if summary["quarantined"]:
-        console.print("Quarantined cases failed in three runs and are left alone: popscan screen --retry-quarantined")
+        again = f"popscan screen --programme {summary['programme']} --retry-quarantined"
+        console.print(f"Quarantined cases failed in three runs and are left alone; to try them again: {again}")
     print_results(records[:SHOWN_RESULTS])
     if len(records) > SHOWN_RESULTS:
         console.print(f"… and {len(records) - SHOWN_RESULTS} more: popscan results")

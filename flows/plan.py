@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
@@ -103,11 +103,10 @@ def make_plan(ledger: Ledger, programme: Programme, stores: Stores, retry_quaran
         verdicts += selection.verdicts
         pending = _pending(study_uid, selection, series, recipe, stores)
         state = known.get(pending.case_id)
-        need = _need(state, pending.fingerprint, retry_quarantined)
-        if need == "stale" and (pending.case_id, pending.fingerprint) in earlier:
-            need = "restored"
-            restored[pending.case_id] = pending.fingerprint
+        need = _need(state, pending, earlier, retry_quarantined)
         counts[need] += 1
+        if need == "restored":
+            restored[pending.case_id] = pending.fingerprint
         if need == "retried" and state:
             pending = _tried_before(pending, state.attempts)
         if need in ("new", "stale", "retried"):
@@ -151,11 +150,13 @@ def _pending(
     )
 
 
-def _need(state: CaseState | None, fingerprint: str, retry_quarantined: bool) -> str:
+def _need(
+    state: CaseState | None, pending: Case | ResultRecord, earlier: Set[tuple[str, str]], retry_quarantined: bool
+) -> str:
     if state is None:
         return "new"
-    if state.fingerprint != fingerprint:
-        return "stale"
+    if state.fingerprint != pending.fingerprint:
+        return "restored" if (pending.case_id, pending.fingerprint) in earlier else "stale"
     if state.status is not ResultStatus.FAILED:
         return "unchanged"
     return "retried" if retry_quarantined or state.attempts < ATTEMPTS else "quarantined"

@@ -126,7 +126,7 @@ def screen(
     if error is not None or failed > failure_threshold * len(records):
         raise ScreenFailedError(
             f"{failed} of {len(records)} cases failed; `popscan results --programme {programme}` says why. The next "
-            "run tries them again, up to three runs; after that `popscan screen --retry-quarantined` does"
+            "run tries them again, up to three runs; after that add --retry-quarantined"
         )
     return _summary(plan, records, run.failed, place)
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, delete, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ops.verdict import ResultStatus
@@ -226,11 +226,12 @@ class Ledger:
         """
         with self._write() as connection:
             for case, fingerprint in fingerprints.items():
-                known = db.result.select().where(db.result.c.case_id == case, db.result.c.fingerprint == fingerprint)
-                if connection.execute(known).first() is None:
+                has_result = (
+                    exists().where(db.result.c.case_id == case, db.result.c.fingerprint == fingerprint).correlate(None)
+                )
+                pointed = update(db.screening_case).where(db.screening_case.c.case_id == case, has_result)
+                if connection.execute(pointed.values(fingerprint=fingerprint)).rowcount != 1:
                     raise KeyError(f"case {case} has no result with fingerprint {fingerprint}")
-                cases = db.screening_case
-                connection.execute(update(cases).where(cases.c.case_id == case).values(fingerprint=fingerprint))
 
     def _results(self, *conditions: ColumnElement[bool]) -> list[ResultRecord]:
         joined = db.result.join(db.screening_case, db.screening_case.c.case_id == db.result.c.case_id)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flows.programmes.programme import Programme, Selection
-from ops.diseases.calcium import DEFAULT_POLICY, INCREMENT_TOLERANCE_MM, CalciumPolicy, measure
+from ops.diseases.calcium import DEFAULT_POLICY, CalciumPolicy, increment_too_wide, measure
 from ops.diseases.calcium_scan import (
     Gating,
     GatingDecision,
@@ -184,8 +184,8 @@ def _check_geometry(candidate: _Candidate, policy: CalciumPolicy) -> _Refusal | 
     if tilt > MAX_TILT_DEGREES:
         return "not_axial", f"the slices' normal is {tilt:.0f}° off the body axis"
     increment = grid.spacing[0]
-    if increment > policy.max_increment_mm + INCREMENT_TOLERANCE_MM:
-        return "slice_increment_unsupported", f"increment {increment:g} mm is above {policy.max_increment_mm:g} mm"
+    if too_wide := increment_too_wide(increment, policy):
+        return "slice_increment_unsupported", too_wide
     coverage = grid.shape[0] * increment
     if coverage < MIN_COVERAGE_MM:
         return "coverage_too_short", f"{coverage:.0f} mm cannot hold a heart ({MIN_COVERAGE_MM:g} mm needed)"

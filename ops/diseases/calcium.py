@@ -17,6 +17,7 @@ from ops.diseases.calcium_risk import arterial_age, mesa_bucket
 from ops.diseases.calcium_scan import Gating, ScanFacts
 from ops.diseases.calcium_scores import (
     ARTERIES,
+    INCREMENT_TOLERANCE_MM,
     REFERENCE_INCREMENT_MM,
     CalciumVoxels,
     OutOfModelRangeError,
@@ -53,8 +54,6 @@ from ops.volume import Grid, Volume
 CONTRAST_LIMIT_HU = 100.0
 # Wider increments miss lesions between slices; scoring protocols use 2.5–3 mm, chest CT up to 5 (policy).
 MAX_INCREMENT_MM = 5.0
-# Increments come from positions written with few decimals: 5 mm may read as 5.000000000000001.
-INCREMENT_TOLERANCE_MM = 0.002
 # Noise (σ of blood) above which specks of it count as calcium (policy). Measured on twelve noisy copies of calcium-free
 # simulated scans: false scores of 0–4 at 30 HU, 0–25 at 33, 0–53 at 36 and 59–545 at 50.
 MAX_NOISE_HU = 30.0
@@ -216,13 +215,19 @@ def _edges(scan: ScanFacts, policy: CalciumPolicy) -> WeightEdges:
         raise _NotScoredError(error.reason, str(error), ResultStatus.OUT_OF_MODEL_RANGE) from error
 
 
+def increment_too_wide(increment: float, policy: CalciumPolicy) -> str:
+    """Say why slices ``increment`` mm apart are not scored; empty when they are."""
+    if increment <= policy.max_increment_mm + INCREMENT_TOLERANCE_MM:
+        return ""
+    return f"slice increment {increment:g} mm is above {policy.max_increment_mm:g} mm"
+
+
 def _check_geometry(volume: Volume, policy: CalciumPolicy) -> None:
     if not volume.grid.is_orthogonal:
         raise _NotScoredError("spacing_unsupported", "slices are sheared (tilted gantry); areas would be wrong")
     increment = volume.grid.spacing[0]
-    if increment > policy.max_increment_mm + INCREMENT_TOLERANCE_MM:
-        detail = f"slice increment {increment:g} mm is above {policy.max_increment_mm:g} mm"
-        raise _NotScoredError("slice_increment_unsupported", detail)
+    if too_wide := increment_too_wide(increment, policy):
+        raise _NotScoredError("slice_increment_unsupported", too_wide)
     if policy.score.increment_rule == "slab3mm" and increment > REFERENCE_INCREMENT_MM + INCREMENT_TOLERANCE_MM:
         raise _NotScoredError("spacing_unsupported", f"slab3mm cannot average slices {increment:g} mm apart")
 
@@ -263,25 +268,22 @@ def _quiet_box(
     box, policy, measured
         What is scored, the policy as applied, and the noise of what was averaged.
     """
-    noise = blood.noise_hu or 0.0
-    averages = policy.score.increment_rule == "slab3mm"
-    if policy.noise_rule == "flag" or noise <= policy.max_noise_hu:
+    if policy.noise_rule == "flag" or not _is_noisy(blood, policy):
         return _heart(volume, territories, policy), policy, []
-    if (
-        policy.noise_rule == "slab3mm_else_refuse"
-        and volume.grid.spacing[0] < REFERENCE_INCREMENT_MM - INCREMENT_TOLERANCE_MM
-    ):
-        averages = True
+    is_thin = volume.grid.spacing[0] < REFERENCE_INCREMENT_MM - INCREMENT_TOLERANCE_MM
+    if policy.noise_rule == "slab3mm_else_refuse" and is_thin:
         policy = replace(policy, score=replace(policy.score, increment_rule="slab3mm"))
     box = _heart(volume, territories, policy)
-    left = blood_pool(box, territories).noise_hu if averages else noise
-    if left is None or left > policy.max_noise_hu:
-        after = f" and {left:.0f} HU averaged to 3 mm" if averages and left is not None else ""
-        detail = (
-            f"noise is {noise:.0f} HU{after}, above {policy.max_noise_hu:g} HU: specks of it would count as calcium"
-        )
+    averaged = blood_pool(box, territories) if policy.score.increment_rule == "slab3mm" else blood
+    if averaged.noise_hu is None or _is_noisy(averaged, policy):
+        after = "" if averaged is blood or averaged.noise_hu is None else f", {averaged.noise_hu:.0f} averaged to 3 mm"
+        detail = f"noise is {blood.noise_hu:.0f} HU{after}; above {policy.max_noise_hu:g} HU specks count as calcium"
         raise _NotScoredError("noise_too_high", detail)
-    return box, policy, [MeasuredValue("noise_hu_averaged", left, "[hnsf'U]")]
+    return box, policy, [MeasuredValue("noise_hu_averaged", averaged.noise_hu, "[hnsf'U]")]
+
+
+def _is_noisy(blood: BloodPool, policy: CalciumPolicy) -> bool:
+    return blood.noise_hu is not None and blood.noise_hu > policy.max_noise_hu
 
 
 def _heart(volume: Volume, territories: Volume, policy: CalciumPolicy) -> Volume:
@@ -389,7 +391,7 @@ def _flags(
     scan: ScanFacts,
     policy: CalciumPolicy,
 ) -> tuple[str, ...]:
-    noisy = blood.noise_hu is not None and blood.noise_hu > policy.max_noise_hu
+    noisy = _is_noisy(blood, policy)
     raised = {
         "metal": found.metal,
         "lesion_touches_scan_edge": lesions is not None and _touches_edge(lesions.grid, volume.grid),

@@ -46,6 +46,8 @@ KVP_TOLERANCE = 0.5
 
 # Slice increment of the original protocol, to which scores are normalised (SPEC §1.1; Agatston 1990 [R]).
 REFERENCE_INCREMENT_MM = 3.0
+# Increments come from positions written with few decimals: 5 mm may read as 5.000000000000001.
+INCREMENT_TOLERANCE_MM = 0.002
 # Sums of increments in mm that differ by rounding only.
 LENGTH_TOLERANCE = 1e-6
 MINIMUM_AREA_MM2 = 1.0
@@ -313,7 +315,7 @@ def _slab_weights(grid: Grid) -> npt.NDArray[np.float64]:
     """Weight ``(slabs, slices)`` of every slice in every 3 mm slab; rows sum to 1."""
     n, increment = grid.shape[0], grid.spacing[0]
     n_slabs = math.floor(n * increment / REFERENCE_INCREMENT_MM + LENGTH_TOLERANCE)
-    if increment > REFERENCE_INCREMENT_MM + LENGTH_TOLERANCE or n_slabs < 1:
+    if increment > REFERENCE_INCREMENT_MM + INCREMENT_TOLERANCE_MM or n_slabs < 1:
         raise ValueError(f"slab3mm needs increments up to 3 mm and one full slab, got {n} slices of {increment:g} mm")
     slab = np.arange(n_slabs)[:, None] * REFERENCE_INCREMENT_MM
     start = np.arange(n)[None, :] * increment

@@ -159,7 +159,7 @@ def test_slabs_lower_peaks_where_linear_does_not() -> None:
     assert total(volume, slab) == 4 * 4 + 4 * 1  # second slab: mean of 250 and 40 is 145
 
 
-@pytest.mark.parametrize("increment", [0.6, 0.625, 1.0, 1.25, 2.0, 2.5])
+@pytest.mark.parametrize("increment", [0.6, 0.625, 1.0, 1.25, 2.0, 2.5, 3.0, 3.0015])
 @pytest.mark.parametrize("hu", [130, 200, 300, 400])
 def test_slabs_of_constant_hu_keep_it_to_the_inclusive_edges(increment: float, hu: int) -> None:
     voxels = np.full((40, 2, 2), hu, np.int16)
