@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
-    from deployments.settings import Settings
+    from flows.settings import Settings
     from storage.records import ResultRecord
 
 app = App(
@@ -252,7 +252,7 @@ def verify() -> None:
 def _settings() -> Settings:
     from pydantic import ValidationError
 
-    from deployments.settings import Settings
+    from flows.settings import Settings
 
     try:
         return Settings()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from deployments.settings import Settings, available_cores
+from flows.settings import Settings, available_cores
 
 LEAST_FREE_GB = 5.0
 """A hundred chest scans take about this much, compressed."""
@@ -140,7 +140,7 @@ def _decoders(_: Settings) -> tuple[bool, str]:
 def _dask(settings: Settings) -> tuple[bool, str]:
     from distributed import Client
 
-    from deployments.clusters import scheduler_address
+    from flows.clusters import scheduler_address
 
     connect: Callable[..., Any] = Client
     with scheduler_address(settings) as address, connect(address, timeout=10, set_as_default=False) as client:

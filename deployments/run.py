@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deployments.prefect_server import prefect_server
-from deployments.settings import Settings, available_cores
+from flows.settings import Settings, available_cores
 from storage.records import ResultRecord
 
 OnProgress = Callable[[int, int], None]
@@ -76,7 +76,7 @@ def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
 def screen(settings: Settings, programme: str, retry_quarantined: bool = False) -> dict[str, Any]:
     """Run the flow ``screen`` on the configured cluster and return its summary; needs a Prefect server."""
     home = settings.open_home()
-    from deployments.clusters import scheduler_address
+    from flows.clusters import scheduler_address
     from flows.screen import screen as screen_flow
 
     with scheduler_address(settings) as scheduler, _progress("Screening") as listener:

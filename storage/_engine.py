@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from storage._schema import HEAD_REVISION
 from storage.records import canonical_json
@@ -19,6 +22,21 @@ BUSY_TIMEOUT_S = 30.0
 
 # Any constant of our own: the PostgreSQL advisory lock under which schemas are migrated.
 MIGRATION_LOCK = 0x706F7073
+
+# How long a transaction is tried again while the database is away: a restart takes seconds, a fail-over minutes.
+OUTAGE_SECONDS = 180.0
+
+T = TypeVar("T")
+
+# What libpq says of a server that is not there, not there yet, or on its way out; a missing database is none of these.
+_AWAY = (
+    "connection refused",
+    "starting up",
+    "shutting down",
+    "no such file or directory",
+    "server closed",
+    "terminating",
+)
 
 # Execution option marking a transaction that is going to write (see `_begin`).
 WRITES = "ledger_writes"
@@ -50,7 +68,7 @@ def open_engine(location: str | Path) -> Engine:
     url = ledger_url(location)
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise LedgerError(f"ledger {_shown(url)}: only sqlite and postgresql+psycopg URLs are supported")
-    engine = create_engine(url, json_serializer=canonical_json)
+    engine = create_engine(url, json_serializer=canonical_json, pool_pre_ping=url.get_backend_name() == "postgresql")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin)
@@ -63,6 +81,53 @@ def open_engine(location: str | Path) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+def write(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in one transaction that writes; it runs again when the database went away, so it must be idempotent.
+
+    Raises
+    ------
+    sqlalchemy.exc.DBAPIError
+        The database stayed away for `OUTAGE_SECONDS`, or refused what ``work`` does.
+    """
+
+    def transaction() -> T:
+        with engine.execution_options(**{WRITES: True}).begin() as connection:
+            return work(connection)
+
+    return _through_outages(transaction)
+
+
+def read(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run ``work`` in one transaction that only reads; errors as in `write`."""
+
+    def transaction() -> T:
+        with engine.connect() as connection:
+            return work(connection)
+
+    return _through_outages(transaction)
+
+
+def _through_outages(transaction: Callable[[], T]) -> T:
+    """Repeat until it is done: waiting 0.1 s and up to 5 s between attempts, with jitter, so that workers spread."""
+    deadline, wait = time.monotonic() + OUTAGE_SECONDS, 0.1
+    while True:
+        try:
+            return transaction()
+        except DBAPIError as error:
+            if not _is_away(error) or time.monotonic() + wait > deadline:
+                raise
+        time.sleep(wait * random.uniform(0.5, 1.5))
+        wait = min(2 * wait, 5.0)
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """Tell an outage (connection refused, server shut down or starting) from a statement the database refused."""
+    if error.connection_invalidated:
+        return True
+    original = str(error.orig).lower()
+    return isinstance(error, OperationalError) and any(words in original for words in _AWAY)
 
 
 def _shown(url: URL) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     CheckConstraint,
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -18,7 +20,7 @@ from sqlalchemy import (
 
 # Newest revision in storage/migrations/versions. Kept here so that opening a ledger that is already there
 # costs one query and no Alembic import; a test compares it with the scripts.
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -64,7 +66,7 @@ verdict = Table(
     metadata,
     Column("series_uid", String, primary_key=True),
     Column("programme", String, primary_key=True),
-    Column("study_uid", String, nullable=False),
+    Column("study_uid", String, nullable=False, index=True),
     Column("status", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("detail", Text, nullable=False),
@@ -133,4 +135,49 @@ measurement = Table(
         name="value_only_when_ok",
     ),
     sqlite_with_rowid=False,
+)
+
+# Files of watched folders, as long as they are there. One without a study (not DICOM, or an archive) is its own unit.
+arrival = Table(
+    "arrival",
+    metadata,
+    Column("path", String, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("study_uid", String),
+    Column("changed_at", String, nullable=False),
+    Column("ingested_at", String),
+    Index("ix_arrival_ingested_at_study_uid", "ingested_at", "study_uid"),
+)
+
+# Programme × scanner × kernel × site. `paused_at` is set exactly while the lane is paused.
+lane = Table(
+    "lane",
+    metadata,
+    Column("lane_id", String, primary_key=True),
+    Column("programme", String, nullable=False),
+    Column("scanner", String, nullable=False),
+    Column("kernel", String, nullable=False),
+    Column("site", String, nullable=False),
+    Column("paused_at", String),
+    Column("reason", Text, nullable=False),
+)
+
+# State of one control chart of a lane, for one recipe: a change of software is not drift and begins a new chart.
+control_chart = Table(
+    "control_chart",
+    metadata,
+    Column("lane_id", String, ForeignKey(lane.c.lane_id), primary_key=True),
+    Column("recipe", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("state", JSON, nullable=False),
+    Column("updated_at", String, nullable=False),
+)
+
+# How far the results of a programme have been charted: committed together with the charts, so none counts twice.
+chart_position = Table(
+    "chart_position",
+    metadata,
+    Column("programme", String, primary_key=True),
+    Column("result_id", Integer, nullable=False),
 )

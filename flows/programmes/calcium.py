@@ -355,4 +355,12 @@ PROGRAMME = Programme(
     models=(HEART_MODEL,),
     policy=DEFAULT_POLICY.to_dict(),
     check_policy=CalciumPolicy.from_dict,
+    categories=("category", "agatston_equivalent_class"),
+    charted={
+        "agatston_total": "log1p",
+        "agatston_equivalent_nongated": "log1p",
+        "noise_hu": "linear",
+        "heart_ml": "linear",
+        "heart_confidence": "linear",
+    },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from ops.verdict import ResultStatus
 from storage.records import SeriesRecord, VerdictRecord
@@ -42,6 +42,9 @@ class Selection:
 Accept = Callable[[Sequence[SeriesRecord], Sequence[VerdictRecord], Mapping[str, Any]], Selection]
 """``accept(series of one study, ingest's verdicts on them, policy) -> Selection``."""
 
+ChartScale = Literal["linear", "log1p"]
+"""A chart of ``log1p`` watches log(1 + value): for scores that are zero in many and huge in a few."""
+
 
 @dataclass(frozen=True)
 class Programme:
@@ -61,6 +64,10 @@ class Programme:
         Named options with their defaults, JSON-able; part of every result.
     check_policy
         Raises ValueError when an option has a value it cannot have.
+    categories
+        Text measurements that class a result; a result has one of them. Reclassification tables compare them.
+    charted
+        Numeric measurements watched by control charts, and the scale on which each is charted.
     """
 
     name: str
@@ -70,6 +77,8 @@ class Programme:
     models: tuple[str, ...] = ()
     policy: Mapping[str, Any] = field(default_factory=dict)
     check_policy: Callable[[Mapping[str, Any]], object] = dict
+    categories: tuple[str, ...] = ()
+    charted: Mapping[str, ChartScale] = field(default_factory=dict)
 
     def with_policy(self, options: Mapping[str, Any]) -> Programme:
         """Set named options, nested ones too; the rest keep their defaults.

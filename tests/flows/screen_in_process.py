@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import flows.screen
-from deployments.clusters import scheduler_address
-from deployments.settings import Settings
+from flows.clusters import scheduler_address
+from flows.settings import Settings
 from tasks.case import Work
 from tasks.stage import Stage
 from tests.flows.mean_programme import PROGRAMME

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client, LocalCluster
 
-from deployments.clusters import local_cluster
+from flows.clusters import local_cluster
 
 
 @pytest.fixture(scope="module")

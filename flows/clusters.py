@@ -11,7 +11,7 @@ from typing import Any
 import dask
 from distributed import LocalCluster
 
-from deployments.settings import Settings, available_cores
+from flows.settings import Settings, available_cores
 
 LOCAL_HTTP = "127.0.0.1:0"
 """Dask always serves its status over HTTP: on this machine only, on any free port."""
