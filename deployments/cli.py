@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
+
+from deployments import changes, operate
+from deployments.app import Json, UsageError, app, check_programme, load_settings, print_json
 
 if TYPE_CHECKING:
     from flows.settings import Settings
     from storage.records import ResultRecord
 
-app = App(
-    name="popscan",
-    help="Population-scale imaging screening: DICOM in, measurements with provenance out. Research use only.",
-)
-models = App(name="models", help="Models that ship with Popscan.")
-app.command(models)
+app.command(changes.models)
+app.command(operate.lanes)
 
 OUR_PACKAGES = ("deployments", "flows", "tasks", "storage", "ops")
 """Errors defined here say what to do; any other is a defect and shows its traceback."""
 
 DEMO_SEED = 172
 """Twelve participants with a bit of everything: scores in several categories, one chest CT, three refusals."""
-
-Json = Annotated[bool, Parameter(name="--json", negative=())]
-"""Print one JSON document on standard output and nothing else there."""
-
-
-class UsageError(Exception):
-    """The command cannot do what it was asked; the message says what to do instead."""
 
 
 @app.meta.default
@@ -82,7 +73,7 @@ def demo(*, participants: int = 12, seed: int = DEMO_SEED) -> None:
     """
     from deployments import console, run
 
-    truth, records, written = run.demo(_settings(), participants, seed)
+    truth, records, written = run.demo(load_settings(), participants, seed)
     console.print_agreement(truth, records)
     print(f"Report: {written}")
 
@@ -116,8 +107,8 @@ def ingest(*paths: Path, json: Json = False) -> None:
     """
     from deployments import console, run
 
-    counts = run.ingest(_settings(), _existing(paths))
-    _print_json(counts) if json else console.print_ingest(counts)
+    counts = run.ingest(load_settings(), _existing(paths))
+    print_json(counts) if json else console.print_ingest(counts)
 
 
 @app.command
@@ -136,16 +127,16 @@ def screen(*paths: Path, programme: str, retry_quarantined: bool = False, json: 
     from deployments import console, run
     from deployments.prefect_server import prefect_server
 
-    settings, existing = _settings(), _existing(paths) if paths else []
-    _check_programme(programme, settings)
+    settings, existing = load_settings(), _existing(paths) if paths else []
+    check_programme(programme, settings)
     with prefect_server(settings.open_home().root) as wait_for_server:
         if existing:
             counts = run.ingest(settings, existing)
             if not json:
                 console.print_ingest(counts)
         wait_for_server()
-        summary = run.screen(settings, programme, retry_quarantined)
-    _print_json(summary) if json else console.print_screen(summary, _results(settings, programme))
+        summary = run.screen(programme, retry_quarantined)
+    print_json(summary) if json else console.print_screen(summary, _results(settings, programme))
 
 
 @app.command
@@ -160,9 +151,9 @@ def results(*, programme: str | None = None, json: Json = False) -> None:
     from deployments import console
 
     if programme:
-        _check_programme(programme, _settings())
-    records = _results(_settings(), programme)
-    _print_json({"results": [console.result_row(record) for record in records]}) if json else console.print_results(
+        check_programme(programme, load_settings())
+    records = _results(load_settings(), programme)
+    print_json({"results": [console.result_row(record) for record in records]}) if json else console.print_results(
         records
     )
 
@@ -172,9 +163,9 @@ def verdicts(*, json: Json = False) -> None:
     """Print one row per series and programme, with the reason code."""
     from deployments import console
 
-    with _settings().open_home().open_ledger() as ledger:
+    with load_settings().open_home().open_ledger() as ledger:
         rows = [console.verdict_row(verdict) for verdict in ledger.verdicts()]
-    _print_json({"verdicts": rows}) if json else console.print_verdicts(rows)
+    print_json({"verdicts": rows}) if json else console.print_verdicts(rows)
 
 
 @app.command
@@ -188,7 +179,7 @@ def explain(case: str, /) -> None:
     """
     from deployments import console
 
-    settings = _settings()
+    settings = load_settings()
     with settings.open_home().open_ledger() as ledger:
         found = [record for record in ledger.results() if record.case_id.startswith(case)]
         if len(found) != 1:
@@ -213,7 +204,7 @@ def report(*, out: Path | None = None, truth: Path | None = None) -> None:
 
     if truth is not None and not truth.is_file():
         raise UsageError(f"no such file: {truth}")
-    print(run.report(_settings(), out, truth))
+    print(run.report(load_settings(), out, truth))
 
 
 @app.command
@@ -222,52 +213,51 @@ def doctor() -> None:
     from deployments import console
     from deployments.doctor import examine
 
-    checks = examine(_settings())
+    checks = examine(load_settings())
     console.print_checks(checks)
     if not all(check.ok for check in checks):
         sys.exit(1)
 
 
-@models.command(name="list")
-def list_models() -> None:
-    """Print the models that ship, what they are for and how good they are."""
-    from deployments import console
-    from storage.models import list_bundles, load_bundle
+@app.command
+def manifests(
+    *,
+    values: Path | None = None,
+    assignments: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    out: Path | None = None,
+    describe: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Render the Kubernetes manifests for one place; docs/deploying.md says how they are applied.
 
-    console.print_models([load_bundle(folder) for folder in list_bundles()])
+    Parameters
+    ----------
+    values
+        YAML file of what this place decides for itself.
+    assignments
+        Single values on top, e.g. --set dask.maximum=20.
+    out
+        Folder to write one file per part; by default everything is printed.
+    describe
+        Print every value with its default instead.
+    """
+    from deployments.manifests import render, requirements, to_yaml, write
+    from deployments.values import ValuesError, describe_values, load_values
 
-
-@models.command
-def verify() -> None:
-    """Verify the weights of every model against its manifest."""
-    from storage.models import verify_bundles
-
-    checks = verify_bundles()
-    for check in checks:
-        print(f"{check.folder}: {check.problem or f'ok, digest {check.digest}'}")
-    if not checks or any(check.problem for check in checks):
-        sys.exit(_complain("models are missing or damaged; install Popscan again", 1))
-
-
-def _settings() -> Settings:
-    from pydantic import ValidationError
-
-    from flows.settings import Settings
-
+    if describe:
+        for key, default, meaning in describe_values():
+            print(f"{key:<38}{default:<27}{meaning}")
+        return
     try:
-        return Settings()
-    except ValidationError as error:
-        problems = "; ".join(f"POPSCAN_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"a setting cannot be used: {problems}") from error
-
-
-def _check_programme(name: str, settings: Settings) -> None:
-    from flows.programmes import load_programme
-
-    try:
-        load_programme(name).with_policy(settings.options(name))
-    except (ValueError, FileNotFoundError) as error:
+        chosen = load_values(values, assignments)
+    except (ValuesError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
+    rendered = render(chosen)
+    if out is None:
+        print(to_yaml([manifest for part in rendered.values() for manifest in part]), end="")
+    else:
+        write(rendered, out)
+    for secret, keys in requirements(chosen).items():
+        print(f"popscan: must be there first: Secret {secret} with {', '.join(keys)}", file=sys.stderr)
 
 
 def _existing(paths: tuple[Path, ...]) -> list[Path]:
@@ -282,8 +272,3 @@ def _existing(paths: tuple[Path, ...]) -> list[Path]:
 def _results(settings: Settings, programme: str | None) -> list[ResultRecord]:
     with settings.open_home().open_ledger() as ledger:
         return ledger.results(programme)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    print()

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from deployments.doctor import Check
 from flows.home import Home
+from flows.reclassification import Reclassification, ValueChange
 from ops.verdict import ResultStatus
+from storage.lanes import LaneRecord
 from storage.models import ModelBundle
 from storage.records import Measurement, ResultRecord, SeriesRecord, VerdictRecord
 
@@ -76,11 +78,21 @@ def print_ingest(counts: Mapping[str, Any]) -> None:
             console.print(f"  {kind} {count}: {reason}")
 
 
-def print_screen(summary: Mapping[str, Any], records: Sequence[ResultRecord]) -> None:
-    """Print what a run did, its results, and where the report is."""
+def print_run(summary: Mapping[str, Any]) -> None:
+    """Print what a run found to do, why, and what it did."""
     console = _console()
     planned = ", ".join(f"{count} {need}" for need, count in summary["planned"].items())
     console.print(f"{summary['studies']} studies ({planned or 'none'}): {summary['computed']} computed")
+    for reason, count in summary["stale_because"].items():
+        console.print(f"  stale {count}: {escape(reason)}")
+    if summary["lanes_paused"]:
+        console.print(f"{summary['lanes_paused']} lanes have paused themselves; `popscan lanes list` says why")
+
+
+def print_screen(summary: Mapping[str, Any], records: Sequence[ResultRecord]) -> None:
+    """Print what a run did, its results, and where the report is."""
+    console = _console()
+    print_run(summary)
     if summary["quarantined"]:
         again = f"popscan screen --programme {summary['programme']} --retry-quarantined"
         console.print(f"Quarantined cases failed in three runs and are left alone; to try them again: {again}")
@@ -185,6 +197,21 @@ def print_explanation(
         )
 
 
+def print_lanes(lanes: Sequence[LaneRecord]) -> None:
+    """Print one line per lane: who it is and whether it runs."""
+    table = Table("lane", "scanner", "kernel", "site", "state", "since", "why", box=None)
+    for lane in lanes:
+        state = "[yellow]paused[/]" if lane.paused_at else "runs"
+        table.add_row(
+            lane.lane_id,
+            *map(escape, (lane.scanner, lane.kernel, lane.site)),
+            state,
+            lane.paused_at or "",
+            escape(lane.reason),
+        )
+    _console().print(table)
+
+
 def print_checks(checks: Sequence[Check]) -> None:
     """Print what doctor found."""
     table = Table("", "check", "found", box=None)
@@ -193,10 +220,10 @@ def print_checks(checks: Sequence[Check]) -> None:
     _console().print(table)
 
 
-def print_models(bundles: Sequence[ModelBundle]) -> None:
-    """Print each model with its use and measured quality."""
+def print_models(bundles: Sequence[tuple[str, ModelBundle]]) -> None:
+    """Print each model, given with where it is, with its use and measured quality."""
     console = _console()
-    for bundle in bundles:
+    for place, bundle in bundles:
         manifest = bundle.manifest
         console.rule(manifest.folder, align="left")
         measured = {f"{q.metric} ({q.data}, n={q.n})": f"{q.value:g}" for q in manifest.quality}
@@ -204,6 +231,7 @@ def print_models(bundles: Sequence[ModelBundle]) -> None:
             "",
             {
                 "digest": bundle.digest,
+                "from": place,
                 "runtime": manifest.runtime,
                 "size": f"{len(bundle.weights) / 1e6:.1f} MB",
                 "licence": manifest.licence,
@@ -261,3 +289,75 @@ def _console() -> Console:
     """Return a console on standard output; wide where that is a pipe, so that nothing is cut."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=int(os.environ.get("COLUMNS", "240")))
+
+
+def print_plan(summary: Mapping[str, Any]) -> None:
+    """Print what a run of one programme would do, why, and what it is expected to take."""
+    console, count = _console(), summary["to_compute"]
+    counted = ", ".join(f"{n} {need}" for need, n in summary["counts"].items())
+    console.rule(summary["programme"], align="left")
+    console.print(f"{summary['studies']} studies ({counted or 'none'})")
+    for reason, n in summary["stale_because"].items():
+        console.print(f"  stale {n}: {escape(reason)}")
+    if not count:
+        console.print("Nothing is to be computed.")
+    elif summary["forecast"] is None:
+        console.print(f"{count} to compute; how long that takes is unknown: there are no past results to go by.")
+    else:
+        _print_forecast(console, count, summary["forecast"], summary["cost"])
+
+
+def _print_forecast(console: Console, count: int, forecast: Mapping[str, Any], cost: Mapping[str, Any] | None) -> None:
+    hours = " and ".join(
+        f"{_range(estimate)} {placement.upper()}-hours"
+        for placement, estimate in forecast["hours"].items()
+        if estimate["expected"] > 0
+    )
+    console.print(f"{count} to compute: {hours}, going by {forecast['history']} past results")
+    if forecast["unmeasured"]:
+        console.print(f"  and whatever these new stages take: {', '.join(forecast['unmeasured'])}")
+    if cost is None:
+        console.print("  no cost is stated: POPSCAN_GPU_HOUR_COST and POPSCAN_CPU_HOUR_COST are not both set")
+    else:
+        console.print(f"  cost {_range(cost)}")
+
+
+def _range(estimate: Mapping[str, float | None]) -> str:
+    """Format an estimate with its 95 % interval, if there is one."""
+    text = f"{estimate['expected']:.3g}"
+    return text if estimate["low"] is None else f"{text} ({estimate['low']:.3g}–{estimate['high']:.3g})"
+
+
+def print_reclassification(found: Reclassification) -> None:
+    """Print earlier against present categories, the edges crossed, who crossed them, and why."""
+    console, moved = _console(), sum(cell.n for cell in found.moved)
+    since = f" since {found.since}" if found.since else ""
+    console.print(
+        f"{found.replaced} results of {found.programme} replaced an earlier one{since}: {moved} changed category"
+    )
+    counts = {(cell.earlier, cell.present): cell.n for cell in found.cells}
+    columns = [label for label in found.categories if any(present == label for _, present in counts)]
+    table = Table("earlier \\ present", *map(escape, columns), box=None)
+    for row in found.categories:
+        if any(earlier == row for earlier, _ in counts):
+            table.add_row(escape(row), *(str(counts.get((row, column), "")) for column in columns))
+    console.print(table)
+    for edge in found.edges:
+        if edge.up or edge.down:
+            console.print(f"between {edge.below} and {edge.above}: {edge.up} upwards, {edge.down} downwards")
+    for reason, n in found.reasons.items():
+        console.print(f"replaced {n}: {escape(reason)}")
+    for cell in found.moved:
+        more = f" … and {cell.n - len(cell.cases)} more" if cell.n > len(cell.cases) else ""
+        console.print(escape(f"{cell.earlier} → {cell.present}: {', '.join(cell.cases)}{more}"))
+    _print_values(console, found.values)
+
+
+def _print_values(console: Console, values: Sequence[ValueChange]) -> None:
+    table = Table("measurement", "cases", "fell", "unchanged", "rose", "bias", "95 % limits", box=None)
+    for value in values:
+        limits = f"{value.limits.lower:.3g} … {value.limits.upper:.3g}"
+        counts = (value.n, value.fell, value.unchanged, value.rose)
+        table.add_row(value.name, *map(str, counts), f"{value.limits.bias:.3g}", limits)
+    if values:
+        console.print(table)

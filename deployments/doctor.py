@@ -110,22 +110,21 @@ def _ledger(settings: Settings) -> tuple[bool, str]:
         return True, f"{len(ledger.studies())} studies, {len(ledger.results())} results in {home.ledger_place}"
 
 
-def _models(_: Settings) -> tuple[bool, str]:
-    from storage.models import verify_bundles
+def _models(settings: Settings) -> tuple[bool, str]:
+    from storage.releases import verify_installed
 
-    checks = verify_bundles()
+    checks = verify_installed(settings.open_home().stores.models)
     text = ", ".join(f"{check.folder} {check.problem or 'verified'}" for check in checks)
     return bool(checks) and not any(check.problem for check in checks), text or "none installed"
 
 
-def _inference(_: Settings) -> tuple[bool, str]:
-    from storage.models import list_bundles, load_bundle
-    from tasks.infer import resident_model
+def _inference(settings: Settings) -> tuple[bool, str]:
+    from storage.models import load_bundle
+    from storage.releases import installed_bundles
+    from tasks.infer import open_predictor
 
-    devices = []
-    for bundle in map(load_bundle, list_bundles()):
-        predictor = resident_model(bundle.manifest.name, bundle.digest)[1]
-        devices.append(f"{bundle.manifest.name} on {predictor.device}")
+    bundles = map(load_bundle, installed_bundles(settings.open_home().stores.models))
+    devices = [f"{bundle.manifest.folder} on {open_predictor(bundle).device}" for bundle in bundles]
     return True, ", ".join(devices) or "no models"
 
 

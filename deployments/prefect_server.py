@@ -6,6 +6,8 @@ starts at once, while DICOM is still being ingested (a cold start takes some 20 
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import socket
 import subprocess
@@ -31,6 +33,9 @@ EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFE
 
 API_URL = "PREFECT_API_URL"
 START_SECONDS = 180.0
+GARBAGE_SECONDS, FULL_EVERY = 2.0, 15
+"""How often garbage is collected, and how often thoroughly."""
+
 PARENT_SECONDS = 2.0
 """How often the server looks whether the command that started it is still there."""
 
@@ -63,7 +68,7 @@ def prefect_server(home: Path) -> Iterator[Callable[[], None]]:
     command = [sys.executable, "-m", "deployments.prefect_server", str(port), str(os.getpid())]
     process = subprocess.Popen(command, env={**os.environ, **EPHEMERAL}, stdin=subprocess.DEVNULL)
     try:
-        yield lambda: _wait(process, f"http://127.0.0.1:{port}/api")
+        yield lambda: _use(process, f"http://127.0.0.1:{port}/api")
     finally:
         os.environ.pop(API_URL, None)
         process.terminate()
@@ -77,13 +82,29 @@ def _free_port() -> int:
     return port
 
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+def _use(process: subprocess.Popen[bytes], url: str) -> None:
+    def check() -> None:
+        if process.poll() is not None:
+            raise ServerError("Prefect's server ended as it started; `popscan doctor` checks its versions")
+
+    wait_for_server(url, check)
+    os.environ[API_URL] = url
+
+
+def wait_for_server(url: str, meanwhile: Callable[[], None]) -> None:
+    """Wait until the API at ``url`` answers, calling ``meanwhile`` ten times a second.
+
+    Raises
+    ------
+    ServerError
+        It has not answered within `START_SECONDS`.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not _answers(f"{url}/health"):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise ServerError("Prefect's server did not start; `popscan doctor` checks its versions")
+        meanwhile()
+        if time.monotonic() > deadline:
+            raise ServerError(f"Prefect's server at {url} does not answer; `popscan doctor` checks its versions")
         time.sleep(0.1)
-    os.environ[API_URL] = url
 
 
 def _answers(url: str) -> bool:
@@ -97,10 +118,29 @@ def _answers(url: str) -> bool:
 def serve(port: int, parent: int) -> None:
     """Serve Prefect's API on this machine until the process ``parent``, which started this one, is gone."""
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    collect_garbage_aside()
     import uvicorn
     from prefect.server.api.server import create_app
 
     uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="error")
+
+
+def collect_garbage_aside() -> None:
+    """Collect this process's garbage in a thread of its own, never in the event loop's.
+
+    Among the garbage are SQLite statements, and freeing one waits for the connection it belongs to. Should that
+    connection be waiting for the database's write lock, whose holder waits for the event loop, and should the
+    collector have struck in the event loop's thread, then the server stands still until SQLite's 60 s are over: seen
+    with Prefect 3.8.8 in most runs under load.
+    """
+    gc.disable()
+    threading.Thread(target=_collect_garbage, daemon=True).start()
+
+
+def _collect_garbage() -> None:
+    for turn in itertools.count():
+        time.sleep(GARBAGE_SECONDS)
+        gc.collect(2 if turn % FULL_EVERY == 0 else 1)
 
 
 def _leave_with(parent: int) -> None:

@@ -47,7 +47,7 @@ def demo(settings: Settings, participants: int, seed: int) -> tuple[dict[str, An
             simulate(out, participants, seed, screening=True)
         ingest(settings, [out])
         wait_for_server()
-        screen(settings, "calcium")
+        screen("calcium")
     written = report(settings, None, truth_file)
     truth: dict[str, Any] = json.loads(truth_file.read_text(encoding="utf-8"))["studies"]
     with settings.open_home().open_ledger() as ledger:
@@ -65,7 +65,7 @@ def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
         from flows.ingest import ingest as ingest_flow
 
         names = [str(path.resolve()) for path in paths]
-        counts: dict[str, Any] = ingest_flow(names, str(home.root), settings.ledger, settings.store)
+        counts: dict[str, Any] = ingest_flow(names)
         return counts
     from tasks.ingest import ingest_paths
 
@@ -73,26 +73,33 @@ def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
         return ingest_paths(list(paths), ledger, home.volumes, on_progress=on_progress).to_dict()
 
 
-def screen(settings: Settings, programme: str, retry_quarantined: bool = False) -> dict[str, Any]:
-    """Run the flow ``screen`` on the configured cluster and return its summary; needs a Prefect server."""
-    home = settings.open_home()
-    from flows.clusters import scheduler_address
+def screen(programme: str, retry_quarantined: bool = False) -> dict[str, Any]:
+    """Run the flow ``screen`` and return its summary; needs a Prefect server."""
+    from flows.artifacts import LISTENER
     from flows.screen import screen as screen_flow
 
-    with scheduler_address(settings) as scheduler, _progress("Screening") as listener:
-        summary: dict[str, Any] = screen_flow(
-            programme,
-            str(home.root),
-            scheduler,
-            ledger_url=settings.ledger,
-            store_url=settings.store,
-            window=settings.window,
-            batch_size=settings.batch_size,
-            failure_threshold=settings.failure_threshold,
-            policy=settings.options(programme),
-            retry_quarantined=retry_quarantined,
-            listener=listener,
-        )
+    with _progress("Screening") as listener:
+        token = LISTENER.set(listener)
+        try:
+            done: Any = screen_flow(programme, retry_quarantined)
+        finally:
+            LISTENER.reset(token)
+    summary: dict[str, Any] = done
+    return summary
+
+
+def reprocess(programme: str) -> dict[str, Any]:
+    """Run the flow ``reprocess`` and return its summary; needs a Prefect server."""
+    from flows.artifacts import LISTENER
+    from flows.reprocess import reprocess as reprocess_flow
+
+    with _progress("Reprocessing") as listener:
+        token = LISTENER.set(listener)
+        try:
+            done: Any = reprocess_flow(programme)
+        finally:
+            LISTENER.reset(token)
+    summary: dict[str, Any] = done
     return summary
 
 

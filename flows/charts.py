@@ -34,7 +34,7 @@ def bar_chart(counts: Sequence[tuple[str, int]], title: str, axis: str = "") -> 
 def log_histogram(scores: Sequence[float], title: str, axis: str) -> str:
     """Histogram of scores: exact zeros in their own bar, then four bins a decade up to the highest."""
     zeros = sum(score == 0 for score in scores)
-    top = max([math.log10(score) for score in scores if score > 0], default=0.0)
+    top = max((math.log10(score) for score in scores if score > 0), default=0.0)
     edges = [10 ** (n / 2) for n in range(-1, 2 * max(1, math.ceil(top)) + 1)]
     counts = [("0", zeros)]
     for low, high in zip([0.0, *edges[:-1]], edges, strict=True):

@@ -50,7 +50,7 @@ class Home:
     def stores(self) -> Stores:
         """Locations that workers read from and write to."""
         store = Location(self.store_url or str(self.root))
-        return Stores(store.child("volumes"), store.child("objects"))
+        return Stores(store.child("volumes"), store.child("objects"), store.child("models"))
 
     @property
     def volumes(self) -> VolumeStore:

@@ -1,22 +1,34 @@
-"""The planner: which cases are missing or stale, as a value that can be printed and tested."""
+"""The planner: which cases are missing or stale, page by page, as values that can be printed, added and tested."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import groupby
-from operator import attrgetter
+from operator import add, attrgetter
 
+from flows.lanes import lane_of
 from flows.programmes.programme import Programme, Selection
+from flows.staleness import reasons
 from ops.verdict import ResultStatus, VerdictStatus
 from storage.ledger import Ledger
-from storage.models import list_bundles, load_bundle
 from storage.records import INGEST_PROGRAMME, CaseState, ResultRecord, SeriesRecord, VerdictRecord, case_id
+from storage.releases import load_newest
 from tasks.case import Case, Findings, Recipe, Stores, describe_stages, refused_result
 
 ATTEMPTS = 3
 """Runs in which one fingerprint may fail before its case is left alone."""
+
+PAGE_STUDIES = 500
+"""Studies looked at together by default; of a plan, no more than a page is in memory at a time."""
+
+SCREENED = frozenset({"new", "stale", "retried"})
+"""What a screening run computes."""
+
+REPROCESSED = frozenset({"stale"})
+"""What reprocessing computes: results there are already, and that something has changed for."""
 
 
 class MissingModelError(RuntimeError):
@@ -25,7 +37,7 @@ class MissingModelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run of a programme has to do.
+    """What one run of a programme has to do, for some or all of the studies.
 
     Attributes
     ----------
@@ -38,10 +50,12 @@ class Plan:
     restored
         Case id → fingerprint of an earlier result that answers again, as after a change that was taken back.
     verdicts
-        On every series in the ledger.
+        On series, as far as they are not in the ledger yet.
     counts
-        Studies by ``new``, ``stale`` (fingerprint changed), ``restored``, ``retried`` (failed before), ``unchanged``
-        and ``quarantined`` (failed too often to be tried again).
+        Studies by ``new``, ``stale`` (fingerprint changed), ``restored``, ``retried`` (failed before), ``unchanged``,
+        ``quarantined`` (failed too often to be tried again) and ``held`` (their lane is paused).
+    reasons
+        Stale studies by what changed; one study may have several reasons.
     """
 
     programme: str
@@ -50,6 +64,19 @@ class Plan:
     restored: Mapping[str, str] = field(default_factory=dict)
     verdicts: tuple[VerdictRecord, ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Plan) -> Plan:
+        """Plan of the studies of both."""
+        return Plan(
+            programme=self.programme,
+            cases=self.cases + other.cases,
+            refused=self.refused + other.refused,
+            restored={**self.restored, **other.restored},
+            verdicts=self.verdicts + other.verdicts,
+            counts=self.counts + other.counts,
+            reasons=self.reasons + other.reasons,
+        )
 
     def __str__(self) -> str:
         counted = ", ".join(f"{self.counts[key]} {key}" for key in sorted(self.counts))
@@ -58,16 +85,39 @@ class Plan:
         )
 
 
-def make_recipe(programme: Programme) -> Recipe:
-    """Pin a programme's models to the digests of the newest installed bundles.
+@dataclass(frozen=True)
+class Overview:
+    """How much there is to do, without holding it.
+
+    Attributes
+    ----------
+    cases, refused
+        How many are to be computed, and how many newly refused.
+    counts, reasons
+        As of `Plan`.
+    """
+
+    programme: str
+    cases: int = 0
+    refused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{self.counts[key]} {key}" for key in sorted(self.counts))
+        return f"{self.programme}: {self.cases} to compute, {self.refused} refused ({counted or 'no studies'})"
+
+
+def make_recipe(programme: Programme, stores: Stores) -> Recipe:
+    """Pin a programme's models to the digests of the newest bundles, shipped or released to the store.
 
     Raises
     ------
     MissingModelError
         A model is not installed.
     """
-    installed = {bundle.manifest.name: bundle.digest for bundle in map(load_bundle, list_bundles())}
-    missing = [name for name in programme.models if name not in installed]
+    newest = {name: load_newest(name, stores.models) for name in programme.models}
+    missing = [name for name, bundle in newest.items() if bundle is None]
     if missing:
         raise MissingModelError(f"programme {programme.name!r} needs the model {missing[0]!r}, which is not installed")
     return Recipe(
@@ -75,43 +125,124 @@ def make_recipe(programme: Programme) -> Recipe:
         version=programme.version,
         policy=programme.policy,
         stages=describe_stages(programme.stages),
-        models={name: installed[name] for name in programme.models},
+        models={name: bundle.digest for name, bundle in newest.items() if bundle},
     )
 
 
-def make_plan(ledger: Ledger, programme: Programme, stores: Stores, retry_quarantined: bool = False) -> Plan:
-    """Compare every study of the ledger with the result it has, if any.
+def make_plan(
+    ledger: Ledger, programme: Programme, stores: Stores, wanted: Set[str] = SCREENED, retry_quarantined: bool = False
+) -> Plan:
+    """Plan all studies at once; parameters as of `plan_pages`."""
+    return reduce(add, plan_pages(ledger, programme, stores, wanted, retry_quarantined), Plan(programme.name))
+
+
+def overview(
+    ledger: Ledger, programme: Programme, stores: Stores, wanted: Set[str] = SCREENED, retry_quarantined: bool = False
+) -> Overview:
+    """Count what `plan_pages` would give."""
+    total = Overview(programme.name)
+    for page in plan_pages(ledger, programme, stores, wanted, retry_quarantined):
+        total = Overview(
+            programme.name,
+            total.cases + len(page.cases),
+            total.refused + len(page.refused),
+            total.counts + page.counts,
+            total.reasons + page.reasons,
+        )
+    return total
+
+
+def plan_pages(
+    ledger: Ledger,
+    programme: Programme,
+    stores: Stores,
+    wanted: Set[str] = SCREENED,
+    retry_quarantined: bool = False,
+    page_studies: int = PAGE_STUDIES,
+) -> Iterator[Plan]:
+    """Compare every study of the ledger with the result it has, if any, a page of studies at a time.
 
     Parameters
     ----------
     ledger, programme, stores
         What there is, what is asked, and where workers read and write.
+    wanted
+        Needs that are computed now (`SCREENED`, `REPROCESSED`); others are only counted.
     retry_quarantined
         Try cases again that failed in `ATTEMPTS` runs.
+    page_studies
+        Studies a page.
+
+    Raises
+    ------
+    MissingModelError
+        Before the first page.
     """
-    recipe = make_recipe(programme)
-    known, earlier = ledger.current_fingerprints(programme.name), ledger.earlier_fingerprints(programme.name)
-    ingested = {verdict.series_uid: verdict for verdict in ledger.verdicts(INGEST_PROGRAMME)}
+    recipe = make_recipe(programme, stores)
+    asked = _Asked(programme, recipe, stores, wanted, retry_quarantined)
+    for series in ledger.study_pages(page_studies):
+        yield _plan_page(ledger, asked, series)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What every page is planned for."""
+
+    programme: Programme
+    recipe: Recipe
+    stores: Stores
+    wanted: Set[str]
+    retry_quarantined: bool
+
+
+def _plan_page(ledger: Ledger, asked: _Asked, series: Sequence[SeriesRecord]) -> Plan:
+    name = asked.programme.name
+    groups = [list(group) for _, group in groupby(series, key=attrgetter("study_uid"))]
+    studies = [group[0].study_uid for group in groups]
+    ingested = {verdict.series_uid: verdict for verdict in ledger.verdicts(INGEST_PROGRAMME, studies)}
+    recorded = set(ledger.verdicts(name, studies))
+    paused = {lane.lane_id for lane in ledger.lanes.all(name) if lane.paused_at}
+    known, earlier = ledger.current_fingerprints(name, studies), ledger.earlier_fingerprints(name, studies)
     cases: list[Case] = []
     refused: list[ResultRecord] = []
     restored: dict[str, str] = {}
     verdicts: list[VerdictRecord] = []
+    stale: list[Case | ResultRecord] = []
     counts: Counter[str] = Counter()
-    for study_uid, group in groupby(ledger.series(), key=attrgetter("study_uid")):
-        series = list(group)
-        selection = _select(programme, series, [ingested[s.series_uid] for s in series if s.series_uid in ingested])
-        verdicts += selection.verdicts
-        pending = _pending(study_uid, selection, series, recipe, stores)
+    for group in groups:
+        judged = [ingested[record.series_uid] for record in group if record.series_uid in ingested]
+        selection = _select(asked.programme, group, judged)
+        verdicts += [verdict for verdict in selection.verdicts if verdict not in recorded]
+        pending = _pending(group[0].study_uid, selection, group, asked.recipe, asked.stores)
         state = known.get(pending.case_id)
-        need = _need(state, pending, earlier, retry_quarantined)
+        need = _need(state, pending, earlier, asked.retry_quarantined)
+        if need == "stale":
+            stale.append(pending)
+        if need in SCREENED and _is_held(name, selection, paused):
+            need = "held"
         counts[need] += 1
         if need == "restored":
             restored[pending.case_id] = pending.fingerprint
         if need == "retried" and state:
             pending = _tried_before(pending, state.attempts)
-        if need in ("new", "stale", "retried"):
+        if need in asked.wanted:
             _sort_in(pending, cases, refused)
-    return Plan(programme.name, tuple(cases), tuple(refused), restored, tuple(verdicts), counts)
+    why = _why_stale(ledger, stale)
+    return Plan(name, tuple(cases), tuple(refused), restored, tuple(verdicts), counts, why)
+
+
+def _is_held(programme: str, selection: Selection, paused: Collection[str]) -> bool:
+    """Tell whether a case waits because its lane is paused; refusing a study needs no scanner in control."""
+    if not paused or not selection.roles:
+        return False
+    first = selection.roles[min(selection.roles)]  # as charts do: results keep their roles sorted
+    return lane_of(programme, first.header).lane_id in paused
+
+
+def _why_stale(ledger: Ledger, stale: Sequence[Case | ResultRecord]) -> Counter[str]:
+    earlier = {record.case_id: record for record in ledger.results_of([pending.case_id for pending in stale])}
+    found = (reasons(earlier[pending.case_id], pending) for pending in stale if pending.case_id in earlier)
+    return Counter(reason for several in found for reason in several)
 
 
 def _select(programme: Programme, series: Sequence[SeriesRecord], verdicts: Sequence[VerdictRecord]) -> Selection:
@@ -133,7 +264,7 @@ def _pending(
     identity = case_id(recipe.programme, study_uid)
     if not selection.roles:
         sources = sorted(record.source_digest for record in series)
-        fingerprint = recipe.fingerprint(refused=selection.reason, detail=selection.detail, sources=sources)
+        fingerprint = recipe.refusal_fingerprint(refused=selection.reason, detail=selection.detail, sources=sources)
         findings = Findings(selection.status, selection.reason, selection.detail)
         return refused_result(recipe, identity, study_uid, fingerprint, findings)
     inputs = {role: record.pixel_digest or "" for role, record in selection.roles.items()}

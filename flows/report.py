@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import os
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from PIL import Image
 
-from flows.charts import bar_chart, log_histogram
-from flows.report_agreement import agreement, score_of
-from ops.diseases.calcium_scan import age_in_years
-from ops.diseases.calcium_scores import ARTERIES, CATEGORIES, category
-from ops.verdict import ResultStatus, VerdictStatus
+from flows.programmes import load_programme, programme_names
+from flows.reclassification import reclassification, reclassification_view
+from flows.report_agreement import Agreement, score_of, values_of
+from flows.report_cases import MAX_THUMBNAILS, CaseChoice, case_rows
+from flows.report_figures import STATUS_WORDS, Figures
+from ops.verdict import VerdictStatus
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
-from storage.records import INGEST_PROGRAMME, Measurement, ResultRecord, SeriesRecord, VerdictRecord
+from storage.records import INGEST_PROGRAMME, ResultRecord, SeriesOutline
 
-MAX_THUMBNAILS = 60
-THUMBNAIL_WIDTH = 420
 # Rows of the series table; a population has more series than a page should hold, and `popscan verdicts` lists all.
 MAX_SERIES_ROWS = 1000
-# Cases named under one reason.
-MAX_CASES_PER_REASON = 200
 
-STATUS_WORDS = {
-    ResultStatus.OK: "evaluated",
-    ResultStatus.NOT_EVALUABLE: "not evaluable",
-    ResultStatus.OUT_OF_MODEL_RANGE: "out of model range",
-    ResultStatus.FAILED: "failed",
-}
+# Results that are looked at together, with the headers of their series.
+_LOT = 500
 
 
 def write_report(ledger: Ledger, objects: ObjectStore, out: Path, truth: Mapping[str, Any] | None = None) -> Path:
@@ -70,28 +58,44 @@ def write_report(ledger: Ledger, objects: ObjectStore, out: Path, truth: Mapping
 
 
 def view(ledger: Ledger, objects: ObjectStore, out: Path, truth: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Everything the template shows."""
-    records = ledger.results()
-    series = {record.series_uid: record for record in ledger.series()}
-    verdicts = ledger.verdicts()
-    groups = agreement(records, truth) if truth else []
+    """Everything the template shows; of the results, counts and floats and the chosen cases stay in memory."""
+    figures, agreement, choice = Figures(), Agreement(truth or {}), CaseChoice()
+    for record, header in _with_headers(ledger):
+        values = values_of(record)
+        score = score_of(values)
+        figures.add(record, values, header)
+        agreement.add(record, values)
+        choice.add(record, score[0] if score else None)
+    groups = agreement.groups()
+    worst = [pair.case_id for group in groups for pair in group["worst"]]
+    chosen = choice.chosen(worst)
+    verdicts = ledger.count_verdicts()
     return {
         "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "version": _version(),
-        "summary": _summary(ledger, records, verdicts),
-        "calcium": _calcium(records, series),
+        "summary": _summary(ledger, figures, verdicts),
+        "calcium": figures.scores.view(),
         "agreement": groups,
         "truth_given": truth is not None,
-        "refusals": _refusals(records),
-        "series_reasons": _series_reasons(verdicts),
-        "rejected_files": Counter(file.reason for file in ledger.rejected_files()).most_common(),
-        "times": _times(records),
-        "cases": _cases(records, groups, objects, out),
-        "provenance": _provenance(records),
-        "series_rows": _series_rows(verdicts, series),
-        "n_series_rows": len(verdicts),
+        "reclassifications": _reclassifications(ledger),
+        "refusals": figures.refusals.view(),
+        "series_reasons": [(*key, n) for key, n in verdicts.most_common() if key[2]],
+        "rejected_files": ledger.count_rejected_files().most_common(),
+        "times": figures.times.view(),
+        "cases": case_rows(ledger, chosen, worst, objects, out),
+        "shown": set(chosen),
+        "n_cases": choice.total,
+        "provenance": figures.provenance.view(),
+        "series_rows": _series_rows(ledger),
+        "n_series_rows": verdicts.total(),
         "max_thumbnails": MAX_THUMBNAILS,
     }
+
+
+def _reclassifications(ledger: Ledger) -> list[dict[str, Any]]:
+    """List the changes of category of every programme whose results have replaced earlier ones."""
+    found = (reclassification(ledger, load_programme(name)) for name in programme_names())
+    return [reclassification_view(changes) for changes in found if changes.replaced]
 
 
 def number(value: object, digits: int = 1) -> str:
@@ -114,188 +118,42 @@ def _version() -> str:
         return "not installed"
 
 
-def _summary(ledger: Ledger, records: Sequence[ResultRecord], verdicts: Sequence[VerdictRecord]) -> dict[str, Any]:
-    statuses = Counter(record.status for record in records)
-    studies = set(ledger.studies())
-    ingest = Counter(verdict.status for verdict in verdicts if verdict.programme == INGEST_PROGRAMME)
+def _with_headers(ledger: Ledger) -> Iterator[tuple[ResultRecord, Mapping[str, Any]]]:
+    """Yield every current result, and the header of its CT series; empty where there is none."""
+    records = ledger.iter_results()
+    nothing = SeriesOutline("", 0, {})
+    while lot := list(islice(records, _LOT)):
+        outlines = ledger.series_outlines({record.roles["ct"] for record in lot if "ct" in record.roles})
+        for record in lot:
+            yield record, outlines.get(record.roles.get("ct", ""), nothing).header
+
+
+def _summary(
+    ledger: Ledger, figures: Figures, verdicts: Mapping[tuple[str, VerdictStatus, str], int]
+) -> dict[str, Any]:
+    ingest = dict.fromkeys(VerdictStatus, 0)
+    for (programme, status, _), n in verdicts.items():
+        if programme == INGEST_PROGRAMME:
+            ingest[status] += n
     return {
-        "studies": len(studies),
-        "programmes": sorted({record.programme for record in records}),
-        "results": [(word, statuses[status]) for status, word in STATUS_WORDS.items()],
-        "without_result": len(studies - {record.study_uid for record in records}),
-        "series": [(status.value, ingest[status]) for status in VerdictStatus],
-        "flags": Counter(flag for record in records for flag in record.flags).most_common(),
+        "studies": ledger.count_studies(),
+        "programmes": sorted(figures.programmes),
+        "results": [(word, figures.statuses[status]) for status, word in STATUS_WORDS.items()],
+        "without_result": ledger.count_studies_without_result(),
+        "series": [(status.value, n) for status, n in ingest.items()],
+        "flags": figures.flags.most_common(),
     }
 
 
-def _calcium(records: Sequence[ResultRecord], series: Mapping[str, SeriesRecord]) -> dict[str, Any]:
-    scored = [(record, score) for record in records if (score := score_of(record)) is not None]
-    gated = [(record, score[0]) for record, score in scored if score[1]]
-    nongated = [score[0] for _, score in scored if not score[1]]
-    charts = []
-    for name, scores in (("ECG-gated", [score for _, score in gated]), ("non-gated, Agatston equivalent", nongated)):
-        if scores:
-            counts = Counter(category(score) for score in scores)
-            bars = [(label, counts[label]) for _, label in CATEGORIES]
-            charts += [
-                bar_chart(bars, f"Categories, {name} (n = {len(scores)})", "Agatston category"),
-                log_histogram(scores, f"Scores, {name} (n = {len(scores)})", "Agatston score, logarithmic bins"),
-            ]
-    return {"charts": charts, "arteries": _arteries(records), "groups": _groups(gated, series), "n_gated": len(gated)}
-
-
-def _arteries(records: Sequence[ResultRecord]) -> list[dict[str, Any]]:
+def _series_rows(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return the first verdicts, by study and series, and what their series are."""
+    verdicts = ledger.verdicts(limit=MAX_SERIES_ROWS)
+    outlines = ledger.series_outlines({verdict.series_uid for verdict in verdicts})
     rows = []
-    for artery in ARTERIES.values():
-        scores = [score[0] for record in records if (score := score_of(record, artery)) is not None]
-        positive = sorted(score for score in scores if score > 0)
+    for verdict in verdicts:
+        found = outlines.get(verdict.series_uid)
+        about = {"modality": found.modality, "instances": found.n_instances} if found else {}
         rows.append(
-            {
-                "artery": artery,
-                "n": len(scores),
-                "calcified": len(positive),
-                "median": statistics.median(positive) if positive else None,
-                "highest": positive[-1] if positive else None,
-            }
+            {"verdict": verdict, "description": found.header.get("SeriesDescription", "") if found else "", **about}
         )
     return rows
-
-
-def _groups(gated: Sequence[tuple[ResultRecord, float]], series: Mapping[str, SeriesRecord]) -> list[dict[str, Any]]:
-    """Gated scores by sex and decade of age, as far as the headers tell."""
-    by_group: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record, score in gated:
-        source = series.get(record.roles.get("ct", ""))
-        header = source.header if source else {}
-        age = age_in_years(header)
-        decade = "unknown" if age is None else f"{int(age // 10 * 10)}–{int(age // 10 * 10 + 9)}"
-        by_group[str(header.get("PatientSex") or "unknown"), decade].append(score)
-    return [
-        {
-            "sex": sex,
-            "age": decade,
-            "n": len(scores),
-            "zero": sum(score == 0 for score in scores),
-            "median": statistics.median(scores),
-            "high": sum(score > 400 for score in scores),
-        }
-        for (sex, decade), scores in sorted(by_group.items())
-    ]
-
-
-def _refusals(records: Sequence[ResultRecord]) -> list[dict[str, Any]]:
-    """Every result without a score, by status and reason, most frequent first."""
-    by_reason: dict[tuple[str, str], list[ResultRecord]] = defaultdict(list)
-    for record in records:
-        if record.status is not ResultStatus.OK:
-            by_reason[STATUS_WORDS[record.status], record.reason or ""].append(record)
-    ordered = sorted(by_reason.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [
-        {"status": status, "reason": reason, "n": len(found), "cases": found[:MAX_CASES_PER_REASON]}
-        for (status, reason), found in ordered
-    ]
-
-
-def _series_reasons(verdicts: Sequence[VerdictRecord]) -> list[tuple[str, str, str, int]]:
-    counts = Counter((v.programme, v.status.value, v.reason) for v in verdicts if v.reason)
-    return [(*key, n) for key, n in counts.most_common()]
-
-
-def _series_rows(verdicts: Sequence[VerdictRecord], series: Mapping[str, SeriesRecord]) -> list[dict[str, Any]]:
-    rows = []
-    for verdict in sorted(verdicts, key=lambda v: (v.study_uid, v.series_uid, v.programme))[:MAX_SERIES_ROWS]:
-        source = series.get(verdict.series_uid)
-        header = source.header if source else {}
-        about = {"modality": source.modality, "instances": source.n_instances} if source else {}
-        rows.append({"verdict": verdict, "description": header.get("SeriesDescription", ""), **about})
-    return rows
-
-
-def _times(records: Sequence[ResultRecord]) -> list[dict[str, Any]]:
-    """Seconds per stage: median, 95th percentile and highest."""
-    by_stage: dict[str, list[float]] = defaultdict(list)
-    for record in records:
-        for stage, seconds in record.timings.items():
-            by_stage[stage].append(seconds)
-        if record.timings:
-            by_stage["whole case"].append(sum(record.timings.values()))
-    return [
-        {
-            "stage": stage,
-            "n": len(seconds),
-            "median": statistics.median(seconds),
-            "p95": sorted(seconds)[min(len(seconds) - 1, round(0.95 * (len(seconds) - 1)))],
-            "highest": max(seconds),
-        }
-        for stage, seconds in by_stage.items()
-    ]
-
-
-def _cases(
-    records: Sequence[ResultRecord], groups: Sequence[Mapping[str, Any]], objects: ObjectStore, out: Path
-) -> list[dict[str, Any]]:
-    """One row per case; pictures for the worst disagreements first, then the flagged, then the highest scores."""
-    worst = [pair.record.case_id for group in groups for pair in group["worst"]]
-    rank = {case: n for n, case in enumerate(dict.fromkeys(worst))}
-    scores = {record.case_id: score for record in records if (score := score_of(record)) is not None}
-
-    def order(record: ResultRecord) -> tuple[float, bool, float]:
-        score = scores.get(record.case_id)
-        return (rank.get(record.case_id, len(rank)), not record.flags, -score[0] if score else 1.0)
-
-    pictured = [record for record in sorted(records, key=order) if _pictures(record)][:MAX_THUMBNAILS]
-    shown = {record.case_id: _thumbnail(objects, _pictures(record)[0]) for record in pictured}
-    return [
-        {
-            "record": record,
-            "score": scores.get(record.case_id),
-            "values": {m.name: _value(m) for m in record.measurements},
-            "thumbnail": shown.get(record.case_id),
-            "pictures": [(key.rsplit("/", 1)[-1], _link(objects, key, out)) for key in record.pictures],
-            "seconds": sum(record.timings.values()) if record.timings else None,
-        }
-        for record in records
-    ]
-
-
-def _value(measurement: Measurement) -> object:
-    return measurement.value if measurement.status is ResultStatus.OK else None
-
-
-def _pictures(record: ResultRecord) -> list[str]:
-    return [key for key in record.pictures if key.endswith(".png")]
-
-
-def _thumbnail(objects: ObjectStore, key: str) -> str | None:
-    """Picture as a small data URI; None when it is not there or not readable."""
-    try:
-        image = Image.open(io.BytesIO(objects.read(key))).convert("RGB")
-    except (KeyError, OSError):
-        return None
-    height = max(1, round(image.height * THUMBNAIL_WIDTH / image.width))
-    buffer = io.BytesIO()
-    image.resize((THUMBNAIL_WIDTH, height), Image.Resampling.BOX).save(buffer, format="JPEG", quality=78)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _link(objects: ObjectStore, key: str, out: Path) -> str:
-    """Address of an object: relative where both are on this disk, so that a moved home keeps working."""
-    url = objects.location.child(key).url
-    if "://" in url and not url.startswith("file://"):
-        return url
-    return Path(os.path.relpath(url.removeprefix("file://"), out.parent)).as_posix()
-
-
-def _provenance(records: Sequence[ResultRecord]) -> list[dict[str, Any]]:
-    """Distinct recipes behind the results: programme, policy, models, stages, and how many cases each made."""
-    recipes: dict[str, dict[str, Any]] = {}
-    for record in records:
-        recipe = {
-            "programme": f"{record.programme} {record.programme_version}",
-            "policy": record.policy,
-            "models": record.models,
-            "stages": record.stages,
-        }
-        entry = recipes.setdefault(json.dumps(recipe, sort_keys=True), {**recipe, "n": 0})
-        entry["n"] += 1
-    return sorted(recipes.values(), key=lambda recipe: -recipe["n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,19 @@ LABELS = [label for _, label in CATEGORIES]
 GATED_TOTAL, NONGATED_TOTAL = "agatston_total", "agatston_equivalent_nongated"
 WORST = 10
 
+# Points drawn in one chart: more hide each other, and make a page that no browser likes.
+MAX_DOTS = 2000
 
-def score_of(record: ResultRecord, artery: str = "") -> tuple[float, bool] | None:
-    """Agatston score of a result and whether it is of a gated scan; None where there is no score."""
-    values = {m.name: m.value for m in record.measurements if m.status is ResultStatus.OK}
+Values = Mapping[str, float | str]
+
+
+def values_of(record: ResultRecord) -> Values:
+    """Name → value of the measurements of a result that may be used."""
+    return {m.name: m.value for m in record.measurements if m.status is ResultStatus.OK and m.value is not None}
+
+
+def score_of(values: Values, artery: str = "") -> tuple[float, bool] | None:
+    """Agatston score among a result's values and whether it is of a gated scan; None where there is no score."""
     for total, gated in ((GATED_TOTAL, True), (NONGATED_TOTAL, False)):
         name = f"{total.removesuffix('_total')}_{artery}" if artery else total
         if isinstance(value := values.get(name), int | float):
@@ -28,12 +38,11 @@ def score_of(record: ResultRecord, artery: str = "") -> tuple[float, bool] | Non
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """True and measured score of one case."""
 
-    record: ResultRecord
-    gated: bool
+    case_id: str
     true: float
     measured: float
 
@@ -48,32 +57,43 @@ class Pair:
         return abs(math.log1p(self.measured) - math.log1p(self.true))
 
 
-def agreement(records: Sequence[ResultRecord], truth: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Describe agreement for the template, gated and non-gated scans apart.
+class Agreement:
+    """Collects pairs of scores, gated and non-gated scans apart; as many as there are studies with truth.
 
     Parameters
     ----------
-    records
-        Results, scored or not.
     truth
         ``{"studies": {study_uid: {"agatston": {"LM": …, "total": …}}}}``; a study without ``agatston`` has no truth.
     """
-    known = {uid: entry["agatston"] for uid, entry in truth.get("studies", {}).items() if entry.get("agatston")}
-    groups = []
-    for gated, name in ((True, "ECG-gated scans"), (False, "Non-gated scans (Agatston equivalent)")):
-        pairs = _pairs(records, known, gated)
-        if pairs:
-            groups.append({"name": name, **_describe(pairs), "arteries": _arteries(records, known, gated)})
-    return groups
 
+    def __init__(self, truth: Mapping[str, Any]) -> None:
+        self._known = {uid: entry.get("agatston") for uid, entry in truth.get("studies", {}).items()}
+        self._pairs: dict[tuple[bool, str], list[Pair]] = defaultdict(list)
 
-def _pairs(records: Sequence[ResultRecord], known: Mapping[str, Any], gated: bool, artery: str = "") -> list[Pair]:
-    pairs = []
-    for record in records:
-        score = score_of(record, artery)
-        if score is not None and score[1] is gated and record.study_uid in known:
-            pairs.append(Pair(record, gated, float(known[record.study_uid][artery or "total"]), score[0]))
-    return pairs
+    def add(self, record: ResultRecord, values: Values) -> None:
+        """Take in a result, scored or not, and its `values_of`."""
+        known = self._known.get(record.study_uid)
+        if not known:
+            return
+        for artery in ("", *ARTERIES.values()):
+            if score := score_of(values, artery):
+                measured, gated = score
+                self._pairs[gated, artery].append(Pair(record.case_id, float(known[artery or "total"]), measured))
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Describe agreement for the template."""
+        names = {True: "ECG-gated scans", False: "Non-gated scans (Agatston equivalent)"}
+        return [
+            {"name": name, **_describe(pairs), "arteries": [self._artery(gated, one) for one in ARTERIES.values()]}
+            for gated, name in names.items()
+            if (pairs := self._pairs[gated, ""])
+        ]
+
+    def _artery(self, gated: bool, artery: str) -> dict[str, Any]:
+        pairs = self._pairs[gated, artery]
+        true, measured = [pair.true for pair in pairs], [pair.measured for pair in pairs]
+        limits = limits_of_agreement(true, measured)
+        return {"artery": artery, "n": len(pairs), "icc": icc_agreement(true, measured), "limits": limits}
 
 
 def _describe(pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -81,7 +101,10 @@ def _describe(pairs: Sequence[Pair]) -> dict[str, Any]:
     limits = limits_of_agreement(true, measured)
     counts = confusion([category(t) for t in true], [category(m) for m in measured], LABELS)
     logs = icc_agreement([math.log1p(t) for t in true], [math.log1p(m) for m in measured])
-    points = [((pair.true + pair.measured) / 2, pair.difference) for pair in pairs]
+    step = math.ceil(len(pairs) / MAX_DOTS)
+    drawn, which = pairs[::step], f" (1 case in {step} drawn)" if step > 1 else ""
+    points = [((pair.true + pair.measured) / 2, pair.difference) for pair in drawn]
+    scores = [(pair.true, pair.measured) for pair in drawn]
     return {
         "n": len(pairs),
         "icc": icc_agreement(true, measured),
@@ -94,16 +117,6 @@ def _describe(pairs: Sequence[Pair]) -> dict[str, Any]:
         "zero_called_calcified": sum(t == 0 and m > 0 for t, m in zip(true, measured, strict=True)),
         "calcified_called_zero": sum(t > 0 and m == 0 for t, m in zip(true, measured, strict=True)),
         "worst": sorted(pairs, key=lambda pair: -pair.surprise)[:WORST],
-        "scatter": scatter(list(zip(true, measured, strict=True)), "Measured against true score", "true", "measured"),
-        "bland_altman": bland_altman(points, [limits.lower, limits.bias, limits.upper], "Bland–Altman"),
+        "scatter": scatter(scores, f"Measured against true score{which}", "true", "measured"),
+        "bland_altman": bland_altman(points, [limits.lower, limits.bias, limits.upper], f"Bland–Altman{which}"),
     }
-
-
-def _arteries(records: Sequence[ResultRecord], known: Mapping[str, Any], gated: bool) -> list[dict[str, Any]]:
-    rows = []
-    for artery in ARTERIES.values():
-        pairs = _pairs(records, known, gated, artery)
-        true, measured = [pair.true for pair in pairs], [pair.measured for pair in pairs]
-        limits = limits_of_agreement(true, measured)
-        rows.append({"artery": artery, "n": len(pairs), "icc": icc_agreement(true, measured), "limits": limits})
-    return rows

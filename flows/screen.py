@@ -1,55 +1,49 @@
 """The flow ``screen``: plan, stream the cases batch by batch, then table, report and artifacts.
 
 Prefect sees one flow run, and one task run per batch of up to a few hundred cases; the cases themselves are plain
-Dask futures (see :mod:`tasks.stream`). Nothing that could name a person goes into names, logs or artifacts.
+Dask futures (see :mod:`tasks.stream`). Studies are planned a page at a time, so that a million of them take no more
+memory than a thousand. What the installation is like (ledger, store, scheduler) comes from the environment: Prefect
+shows parameters to everybody, and a database address may hold a password.
 """
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from distributed import Client
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
+from prefect.tasks import Task, exponential_backoff
 
+from flows import artifacts, events
+from flows.canary import check_canaries
+from flows.clusters import scheduler_address
 from flows.home import Home
-from flows.plan import Plan, make_plan
+from flows.lanes import chart_new_results
+from flows.outputs import write_outputs
+from flows.plan import SCREENED, Overview, Plan, overview, plan_pages
 from flows.programmes import load_programme
 from flows.programmes.programme import Programme
-from flows.report import write_report
+from flows.reclassification import reclassification
+from flows.settings import Settings
 from ops.verdict import ResultStatus
 from storage.ledger import Ledger
-from storage.records import ResultRecord
-from storage.tables import write_results_table
+from storage.records import utc_now
 from tasks.case import Case, result_of
 from tasks.stage import Outcome
-from tasks.stream import Tally, stream
+from tasks.stream import NoWorkersError, Tally, stream
 
-BATCH_SIZE = 500
-"""Cases a task run. Measured: 1.8 ms a case at 500 against 85–98 ms for a Prefect task run per case."""
+BATCH_RETRIES = 3
+BATCH_RETRY_SECONDS = 10.0
+"""A batch that lost the cluster is tried again after 10, 20 and 40 s, give or take half: a restart takes that long."""
 
-FAILURE_THRESHOLD = 0.1
-"""Fraction of failed cases (refusals do not count) beyond which a batch, and in the end the run, counts as failed."""
-
-ARTIFACT_ROWS = 500
-"""Rows of the results artifact; Prefect keeps artifacts in its database, and the Parquet table has all of them."""
-
-PROGRESS_SECONDS = 2.0
-"""Shortest time between two updates of the progress artifact: each is a request to Prefect's server."""
-
-Listener = Callable[[int, int], None]
-"""``listener(done, total)``, called in the coordinating process after every commit."""
+BATCH_TIMEOUT_SECONDS = 12 * 3600
+"""No batch of some hundred cases takes this long; one that does hangs, and hanging is worse than failing."""
 
 
 class ScreenFailedError(RuntimeError):
@@ -60,198 +54,217 @@ class BatchFailedError(RuntimeError):
     """More cases of one batch failed than the threshold allows."""
 
 
-@flow(name="screen", flow_run_name="screen {programme}", validate_parameters=False)
-def screen(
-    programme: str,
-    home: str,
-    scheduler: str,
-    ledger_url: str | None = None,
-    store_url: str | None = None,
-    window: int | None = None,
-    batch_size: int = BATCH_SIZE,
-    failure_threshold: float = FAILURE_THRESHOLD,
-    policy: dict[str, Any] | None = None,
-    retry_quarantined: bool = False,
-    listener: Listener | None = None,
-) -> dict[str, Any]:
-    """Compute what is missing or stale under one programme.
+def run_name() -> str:
+    """Name of a flow run, e.g. ``screen calcium 2026-11-25 02:00``: what, and for when."""
+    when = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    return f"{runtime.flow_run.flow_name} {runtime.flow_run.parameters['programme']} {when:%Y-%m-%d %H:%M}"
+
+
+@flow(name="screen", flow_run_name=run_name)
+def screen(programme: str, retry_quarantined: bool = False, canaries: bool = False) -> State[dict[str, Any]]:
+    """Compute what is missing or stale under one programme; as `compute`, which see."""
+    return compute(programme, SCREENED, retry_quarantined, canaries)
+
+
+def compute(
+    programme: str, wanted: Set[str], retry_quarantined: bool = False, canaries: bool = False
+) -> State[dict[str, Any]]:
+    """Compute the cases of one programme that have one of the needs ``wanted``; the body of a flow.
 
     Parameters
     ----------
     programme
         Name of a programme.
-    home, ledger_url, store_url
-        Where everything lies, see :class:`flows.home.Home`.
-    scheduler
-        Address of a Dask scheduler.
-    window
-        Most cases in flight; by default from the cluster's size.
-    batch_size, failure_threshold
-        Cases a task run, and the fraction of failures that makes one fail.
-    policy
-        Options of the programme that differ from its defaults.
+    wanted
+        Needs as of `flows.plan`.
     retry_quarantined
         Try cases again that failed too often.
-    listener
-        Told of progress.
+    canaries
+        Compute simulated participants of known truth first, and no other where one of them comes out wrong.
 
     Returns
     -------
-    dict
-        Counts of this run and of all current results, and where table and report are.
+    State
+        Completed; its message counts what was done, its result is a dict of the counts of this run and of all current
+        results, and where table and report are.
 
     Raises
     ------
     ScreenFailedError
         Failures of a batch, or of all current results, are beyond the threshold; raised after everything was done.
+    CanariesFailedError
+        A simulated participant came out wrong; no other was computed.
     Exception
         What kept a batch from running at all, such as a cluster without workers: later batches are not tried.
     """
-    place = Home.at(home, ledger_url, store_url)
-    declared = load_programme(programme).with_policy(policy or {})
-    connection: Any = Client  # Dask's own annotations are partial
-    with place.open_ledger() as ledger, connection(scheduler, set_as_default=False) as client:
-        plan = make_plan(ledger, declared, place.stores, retry_quarantined)
-        get_run_logger().info("%s", plan)
-        progress = _Progress(programme, len(plan.cases), listener)
-        run = _Run(client, ledger, declared, plan, window, failure_threshold, progress)
-        run.commit_what_needs_no_computing()
-        error = _run_batches(run, batch_size)
-        records = ledger.results(programme)
-        write_outputs(place, ledger)
-        _publish_artifacts(place, programme, records)
+    settings, began = Settings(), utc_now()
+    home = settings.open_home()
+    declared = load_programme(programme).with_policy(settings.options(programme))
+    with home.open_ledger() as ledger:
+        expected = overview(ledger, declared, home.stores, wanted, retry_quarantined)
+        get_run_logger().info("%s", expected)
+        pages = plan_pages(ledger, declared, home.stores, wanted, retry_quarantined, settings.batch_size)
+        run = _Run(settings, ledger, declared, artifacts.Progress(programme, expected.cases))
+        if expected.cases or canaries:
+            with scheduler_address(settings) as run.scheduler:
+                if canaries:
+                    check_canaries(run.scheduler, home, declared)
+                error = _run_batches(run, pages)
+        else:
+            error = _run_batches(run, pages)
+        write_outputs(home, ledger)
+        summary = _summary(expected, run, ledger, home)
+        _show(settings, home, ledger, declared, summary)
+        if expected.counts["stale"]:
+            artifacts.show_reclassification(programme, reclassification(ledger, declared, since=began))
     if error is not None and not isinstance(error, BatchFailedError):
         raise error
-    failed = sum(record.status is ResultStatus.FAILED for record in records)
-    if error is not None or failed > failure_threshold * len(records):
-        raise ScreenFailedError(
-            f"{failed} of {len(records)} cases failed; `popscan results --programme {programme}` says why. The next "
-            "run tries them again, up to three runs; after that add --retry-quarantined"
-        )
-    return _summary(plan, records, run.failed, place)
-
-
-def _run_batches(run: _Run, batch_size: int) -> Exception | None:
-    """Run all batches; return why one failed. What is not about its cases ends the run there and then."""
-    failed = None
-    for first, last in _spans(len(run.plan.cases), batch_size):
-        state: Any = run_batch(run, first, last, run.progress.total, return_state=True)
-        if state.is_completed():
-            continue
-        failed = state.result(raise_on_failure=False)
-        if not isinstance(failed, BatchFailedError):
-            return failed if isinstance(failed, Exception) else RuntimeError(f"batch ended as {state.name}")
-    return failed
-
-
-@task(name="batch", task_run_name="cases {first} to {last} of {total}", cache_policy=NO_CACHE)
-def run_batch(run: _Run, first: int, last: int, total: int) -> None:
-    """Stream the cases ``first`` … ``last`` (counted from 1); fails when more than the threshold failed."""
-    tally = run.stream(run.plan.cases[first - 1 : last])
-    if tally.failed > run.failure_threshold * (last - first + 1):
-        raise BatchFailedError(f"{tally.failed} of {last - first + 1} cases failed")
-
-
-def write_outputs(home: Home, ledger: Ledger, truth: dict[str, Any] | None = None) -> None:
-    """Write the Parquet table and the report of all current results."""
-    write_results_table(ledger.results(), home.table)
-    home.report.parent.mkdir(parents=True, exist_ok=True)
-    write_report(ledger, home.objects, home.report, truth)
-
-
-class _Progress:
-    """How far a flow run is: one progress artifact for all its batches, and the listener."""
-
-    def __init__(self, programme: str, total: int, listener: Listener | None) -> None:
-        self.total, self._done, self._listener = total, 0, listener
-        self._artifact: Any = create_progress_artifact(0.0, key=f"screen-{programme}-progress") if total else None
-        self._updated = time.monotonic()
-
-    def advance(self, cases: int) -> None:
-        """Count finished cases."""
-        self._done += cases
-        if self._listener:
-            self._listener(self._done, self.total)
-        if time.monotonic() - self._updated > PROGRESS_SECONDS or self._done == self.total:
-            self._updated = time.monotonic()
-            self._show()
-
-    def _show(self) -> None:
-        """Update the artifact; that Prefect does not answer is no reason to stop computing."""
-        try:
-            update_progress_artifact(self._artifact, self._done / self.total * 100)
-        except Exception as error:
-            get_run_logger().warning("Prefect did not take the progress: %s: %s", type(error).__name__, error)
+    _check_failures(summary, error, settings.failure_threshold)
+    return Completed(message=_sentence(summary), data=summary)
 
 
 @dataclass
 class _Run:
     """What the batches of one flow run share. Lives in the coordinating process."""
 
-    client: Client
+    settings: Settings
     ledger: Ledger
     programme: Programme
-    plan: Plan
-    window: int | None
-    failure_threshold: float
-    progress: _Progress
+    progress: artifacts.Progress
+    scheduler: str = ""
+    computed: int = 0
     failed: int = 0
+    paused: int = 0
 
-    def commit_what_needs_no_computing(self) -> None:
-        self.ledger.record_verdicts(self.plan.verdicts)
-        self.ledger.commit_results(self.plan.refused)
-        self.ledger.restore(self.plan.restored)
+    def commit_what_needs_no_computing(self, page: Plan) -> None:
+        self.ledger.record_verdicts(page.verdicts)
+        self.ledger.commit_results(page.refused)
+        self.ledger.restore(page.restored)
 
     def stream(self, cases: tuple[Case, ...]) -> Tally:
         def commit(lot: list[Outcome]) -> None:
             self.ledger.commit_results([result_of(outcome) for outcome in lot])
+            self.computed += len(lot)
+            self.failed += sum(outcome.failure is not None for outcome in lot)
             self.progress.advance(len(lot))
 
-        tally = stream(self.client, self.programme.stages, cases, commit, window=self.window)
-        self.failed += tally.failed
-        return tally
+        connection: Any = Client  # Dask's own annotations are partial
+        with connection(self.scheduler, set_as_default=False) as client:
+            return stream(client, self.programme.stages, cases, commit, window=self.settings.window)
 
 
-def _spans(count: int, size: int) -> list[tuple[int, int]]:
-    return [(first + 1, min(first + size, count)) for first in range(0, count, size)]
+def _run_batches(run: _Run, pages: Iterable[Plan]) -> Exception | None:
+    """Run all batches; return why one failed. What is not about its cases ends the run there and then."""
+    failed, first = None, 1
+    for batch in _batches(pages, run.settings.batch_size):
+        run.commit_what_needs_no_computing(batch)
+        if batch.cases:
+            last = first + len(batch.cases) - 1
+            state: Any = run_batch(run, batch.cases, first, last, run.progress.total, return_state=True)
+            first = last + 1
+            if not state.is_completed():
+                failed = state.result(raise_on_failure=False)
+                if not isinstance(failed, BatchFailedError):
+                    return failed if isinstance(failed, Exception) else RuntimeError(f"batch ended as {state.name}")
+        _watch_lanes(run)
+    return failed
 
 
-def _summary(plan: Plan, records: list[ResultRecord], failed: int, home: Home) -> dict[str, Any]:
+def _batches(pages: Iterable[Plan], size: int) -> Iterator[Plan]:
+    """Join pages until there is enough to do. What is refused stays with the cases beside it, so that control charts
+    meet both in the proportion in which they occur.
+    """
+    batch: Plan | None = None
+    for page in pages:
+        batch = page if batch is None else batch + page
+        if len(batch.cases) + len(batch.refused) >= size:
+            yield batch
+            batch = None
+    if batch is not None:
+        yield batch
+
+
+def _watch_lanes(run: _Run) -> None:
+    for lane in chart_new_results(run.ledger, run.programme):
+        where = f"{lane.scanner}, {lane.kernel}"
+        get_run_logger().warning("lane %s (%s) pauses itself: %s", lane.lane_id, where, lane.reason)
+        events.emit_lane_paused(lane.lane_id, lane.reason)
+        run.paused += 1
+
+
+def _is_outage(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Tell what may pass (cluster, network) from what will not: failed cases, and defects."""
+    return isinstance(state.result(raise_on_failure=False), NoWorkersError | OSError)
+
+
+@task(
+    name="batch",
+    task_run_name="cases {first} to {last} of {total}",
+    cache_policy=NO_CACHE,
+    retries=BATCH_RETRIES,
+    retry_delay_seconds=exponential_backoff(BATCH_RETRY_SECONDS),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=_is_outage,
+    timeout_seconds=BATCH_TIMEOUT_SECONDS,
+)
+def run_batch(run: _Run, cases: tuple[Case, ...], first: int, last: int, total: int) -> None:
+    """Stream cases, the ``first`` to the ``last`` (counted from 1); fails when more than the threshold failed."""
+    tally = run.stream(_not_done(run.ledger, cases))
+    if tally.failed > run.settings.failure_threshold * len(cases):
+        raise BatchFailedError(f"{tally.failed} of {len(cases)} cases failed")
+
+
+def _not_done(ledger: Ledger, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    """Leave out what an earlier attempt at the batch, or another run, has committed meanwhile."""
+    known = ledger.current_fingerprints(cases[0].recipe.programme, [case.study_uid for case in cases])
+    done = {(case, state.fingerprint) for case, state in known.items() if state.status is not ResultStatus.FAILED}
+    return tuple(case for case in cases if (case.case_id, case.fingerprint) not in done)
+
+
+def _summary(expected: Overview, run: _Run, ledger: Ledger, home: Home) -> dict[str, Any]:
+    counted = ledger.count_results(expected.programme)
+    by_status = {status.value: 0 for status in ResultStatus}
+    by_reason: dict[str, int] = {}
+    for (status, reason), count in counted.most_common():
+        by_status[status.value] += count
+        if reason:
+            by_reason[reason] = by_reason.get(reason, 0) + count
     return {
-        "programme": plan.programme,
-        "studies": sum(plan.counts.values()),
-        "planned": dict(plan.counts),
-        "computed": len(plan.cases),
-        "failed": failed,
-        "quarantined": plan.counts["quarantined"],
-        "results": _count_by_status(records),
-        "not_evaluable_by_reason": _count_by_reason(records),
+        "programme": expected.programme,
+        "studies": sum(expected.counts.values()),
+        "planned": dict(expected.counts),
+        "stale_because": dict(expected.reasons.most_common()),
+        "computed": run.computed,
+        "failed": run.failed,
+        "quarantined": expected.counts["quarantined"],
+        "lanes_paused": run.paused,
+        "results": by_status,
+        "not_evaluable_by_reason": by_reason,
         "table": home.table.url,
         "report": str(home.report),
     }
 
 
-def _count_by_status(records: list[ResultRecord]) -> dict[str, int]:
-    counts = Counter(record.status.value for record in records)
-    return {status.value: counts[status.value] for status in ResultStatus}
+def _sentence(summary: dict[str, Any]) -> str:
+    """Say what was done, for Prefect to show beside a run's state."""
+    results = ", ".join(f"{count} {status}" for status, count in summary["results"].items() if count)
+    paused = f"; {summary['lanes_paused']} lanes paused" if summary["lanes_paused"] else ""
+    return f"{summary['computed']} computed, {summary['failed']} failed; all results: {results or 'none'}{paused}"
 
 
-def _count_by_reason(records: list[ResultRecord]) -> dict[str, int]:
-    return dict(Counter(record.reason for record in records if record.reason).most_common())
+def _check_failures(summary: dict[str, Any], error: BatchFailedError | None, threshold: float) -> None:
+    total, failed = sum(summary["results"].values()), summary["results"][ResultStatus.FAILED.value]
+    if error is not None or failed > threshold * total:
+        raise ScreenFailedError(
+            f"{failed} of {total} cases failed; `popscan results --programme {summary['programme']}` says why. The "
+            "next run tries them again, up to three runs; after that add --retry-quarantined"
+        ) from error
 
 
-def _publish_artifacts(home: Home, programme: str, records: list[ResultRecord]) -> None:
-    create_table_artifact(
-        [_artifact_row(record) for record in records[:ARTIFACT_ROWS]],
-        key=f"screen-{programme}-results",
-        description=f"First {ARTIFACT_ROWS} of {len(records)} current results",
-    )
-    reasons = _count_by_reason(records).items()
-    lines = ["| reason | cases |", "|---|---:|", *(f"| {reason} | {count} |" for reason, count in reasons)]
-    create_markdown_artifact("\n".join(lines), key=f"screen-{programme}-refusals", description="Cases without a number")
-    create_link_artifact(link=home.report.as_uri(), key=f"screen-{programme}-report", link_text="Report")
-
-
-def _artifact_row(record: ResultRecord) -> dict[str, Any]:
-    values = {m.name: m.value for m in record.measurements if m.status is ResultStatus.OK}
-    return {"case": record.case_id, "status": record.status.value, "reason": record.reason or "", **values}
+def _show(settings: Settings, home: Home, ledger: Ledger, programme: Programme, summary: dict[str, Any]) -> None:
+    name = programme.name
+    first = list(ledger.first_results(name, artifacts.RESULT_ROWS))
+    artifacts.show_results(name, first, sum(summary["results"].values()))
+    artifacts.show_refusals(name, list(summary["not_evaluable_by_reason"].items()))
+    artifacts.show_pictures(name, ledger.highest_results(name, programme.severity, artifacts.PICTURES), home.objects)
+    artifacts.show_link(name, settings.address_of(home.report))

@@ -11,7 +11,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.home import Home
-from flows.programmes import PROGRAMMES
+from flows.programmes import programme_names
+from tasks.stage import Placement
 
 
 class Settings(BaseSettings):
@@ -41,6 +42,29 @@ class Settings(BaseSettings):
         default=None, description='JSON file of programme options, e.g. {"calcium": {"assumed_kvp": 120}}.'
     )
     failure_threshold: float = Field(default=0.1, ge=0, le=1, description="Fraction of failed cases that fails a run.")
+    inbox: Path | None = Field(default=None, description="Watched folder; default inbox in the home.")
+    quiet_seconds: float = Field(
+        default=60.0, ge=0, description="A study is ingested when none of its files has changed for so long."
+    )
+    watch_seconds: float = Field(default=5.0, gt=0, description="Time between two looks into the watched folder.")
+    gpu_hour_cost: float | None = Field(
+        default=None, ge=0, description="Cost of an hour of a GPU, in any currency; without it no cost is stated."
+    )
+    cpu_hour_cost: float | None = Field(
+        default=None, ge=0, description="Cost of an hour of a core, in the same currency; without it no cost is stated."
+    )
+    report_url: str | None = Field(
+        default=None, description="Address under which the home's reports are served, for links in Prefect."
+    )
+    screen_cron: str = Field(default="0 2 * * *", description="When every programme is screened, as a cron line.")
+    timezone: str = Field(default="UTC", description="Time zone of the cron line, e.g. Europe/Zurich.")
+    prefect_port: int = Field(default=4200, description="Port of Prefect's server and pages under `popscan up`.")
+    prefect_database: str | None = Field(
+        default=None, description="Prefect's own database, postgresql+asyncpg://…; default SQLite in the home."
+    )
+    scheduler_port: int = Field(default=8786, description="Port of the Dask scheduler under `popscan up`.")
+    dashboard_port: int = Field(default=8787, description="Port of the Dask dashboard under `popscan up`.")
+    report_port: int = Field(default=4280, description="Port at which `popscan up` serves the reports.")
 
     def options(self, programme: str) -> dict[str, Any]:
         """Options of a programme from the policy file; empty without one.
@@ -56,12 +80,26 @@ class Settings(BaseSettings):
             return {}
         document = json.loads(self.policy.read_text(encoding="utf-8"))
         options = document.get(programme, {}) if isinstance(document, dict) else None
-        if not isinstance(options, dict) or not set(document) <= set(PROGRAMMES):
+        if not isinstance(options, dict) or not set(document) <= set(programme_names()):
             raise ValueError(
-                f"{self.policy} must hold an object per programme ({', '.join(PROGRAMMES)}), "
+                f"{self.policy} must hold an object per programme ({', '.join(programme_names())}), "
                 'e.g. {"calcium": {"assumed_kvp": 120}}'
             )
         return options
+
+    @property
+    def inbox_folder(self) -> Path:
+        """The watched folder."""
+        return (self.inbox or self.home / "inbox").expanduser().absolute()
+
+    @property
+    def hour_costs(self) -> dict[Placement, float | None]:
+        """Cost of an hour by what a stage needs; None where none is given."""
+        return {"gpu": self.gpu_hour_cost, "cpu": self.cpu_hour_cost}
+
+    def address_of(self, report: Path) -> str:
+        """Address of a report for people: where it is served, else where the file is."""
+        return f"{self.report_url.rstrip('/')}/{report.name}" if self.report_url else report.as_uri()
 
     def open_home(self) -> Home:
         """Home as these settings describe it; its folder is made when it is not there."""

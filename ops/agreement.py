@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,26 @@ def limits_of_agreement(first: npt.ArrayLike, second: npt.ArrayLike) -> LimitsOf
     bias = float(difference.mean()) if len(difference) else float("nan")
     spread = float(difference.std(ddof=1)) if len(difference) > 1 else float("nan")
     return LimitsOfAgreement(bias, spread, bias - LIMITS_FACTOR * spread, bias + LIMITS_FACTOR * spread)
+
+
+class RunningLimits:
+    """`limits_of_agreement` of pairs that come one at a time, in constant memory (Welford 1962 Technometrics 4:419)."""
+
+    def __init__(self) -> None:
+        self.n, self._mean, self._squares = 0, 0.0, 0.0
+
+    def add(self, first: float, second: float) -> None:
+        """Take in one case that both readings evaluated."""
+        self.n += 1
+        from_old_mean = second - first - self._mean
+        self._mean += from_old_mean / self.n
+        self._squares += from_old_mean * (second - first - self._mean)
+
+    def limits(self) -> LimitsOfAgreement:
+        """Bias, SD and 95 % limits so far; what takes more cases than there are is NaN."""
+        bias = self._mean if self.n else float("nan")
+        spread = math.sqrt(self._squares / (self.n - 1)) if self.n > 1 else float("nan")
+        return LimitsOfAgreement(bias, spread, bias - LIMITS_FACTOR * spread, bias + LIMITS_FACTOR * spread)
 
 
 def confusion(first: Sequence[str], second: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -24,6 +24,11 @@ def upsert(connection: Connection, table: Any, rows: list[Row], keys: list[str])
     connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), list(unique.values()))
 
 
+def insert_missing(connection: Connection, table: Any, rows: list[Row]) -> None:
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+
+
 def _insert(connection: Connection, table: Any) -> Any:
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
@@ -76,6 +81,7 @@ def upsert_results(connection: Connection, records: list[ResultRecord]) -> dict[
     keys = ["case_id", "fingerprint"]
     statement = _insert(connection, db.result)
     updates = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    updates["result_id"] = statement.excluded.result_id  # a success after a failure is news to those who read on
     statement = statement.on_conflict_do_update(
         index_elements=keys, set_=updates, where=db.result.c.status == ResultStatus.FAILED.value
     ).returning(db.result.c.case_id, db.result.c.fingerprint, db.result.c.result_id)

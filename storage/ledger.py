@@ -6,16 +6,19 @@ that writes is one transaction, so a crash loses at most the batch that was not 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, exists, func, select, update
 
-from ops.verdict import ResultStatus
+from ops.verdict import ResultStatus, VerdictStatus
+from storage import _queries
 from storage import _schema as db
 from storage._engine import open_engine, read, write
+from storage._queries import IS_CURRENT
 from storage._statements import (
     case_row,
     forgive_files,
@@ -27,10 +30,14 @@ from storage._statements import (
     upsert_results,
     upsert_verdicts,
 )
+from storage.arrivals import Arrivals
+from storage.changes import Changes
+from storage.lanes import Lanes
 from storage.records import (
     CaseState,
     RejectedFileRecord,
     ResultRecord,
+    SeriesOutline,
     SeriesRecord,
     SupersededSeries,
     VerdictRecord,
@@ -41,10 +48,9 @@ _SERIES_COLUMNS = [column for column in db.series.c if column.name != "recorded_
 _VERDICT_COLUMNS = [column for column in db.verdict.c if column.name != "recorded_at"]
 _REJECTED_COLUMNS = [column for column in db.rejected_file.c if column.name != "recorded_at"]
 _RESULT_COLUMNS = [db.screening_case.c.programme, db.screening_case.c.study_uid, *db.result.c]
-_IS_CURRENT = and_(
-    db.screening_case.c.case_id == db.result.c.case_id,
-    db.screening_case.c.fingerprint == db.result.c.fingerprint,
-)
+
+# Results that `iter_results` reads at a time: some 30 KB of memory each.
+RESULT_PAGE = 500
 
 
 class Ledger:
@@ -63,6 +69,9 @@ class Ledger:
 
     def __init__(self, location: str | Path) -> None:
         self._engine = open_engine(location)
+        self.arrivals = Arrivals(self._engine)
+        self.lanes = Lanes(self._engine)
+        self.changes = Changes(self._engine)
 
     def __enter__(self) -> Self:
         return self
@@ -147,6 +156,13 @@ class Ledger:
         rows = self._read(select(*_SERIES_COLUMNS).where(db.series.c.series_uid == series_uid))
         return SeriesRecord(**rows[0]) if rows else None
 
+    def series_outlines(self, series_uids: Collection[str]) -> dict[str, SeriesOutline]:
+        """Series UID → what it is, without its files; meant for some hundreds at a time."""
+        table = db.series.c
+        query = select(table.series_uid, table.modality, table.n_instances, table.header)
+        rows = self._read(query.where(table.series_uid.in_(list(series_uids)))) if series_uids else []
+        return {row["series_uid"]: SeriesOutline(row["modality"], row["n_instances"], row["header"]) for row in rows}
+
     def superseded(self, series_uid: str) -> list[SupersededSeries]:
         """Return what the series was before its files changed, oldest first."""
         table = db.superseded_series
@@ -163,13 +179,17 @@ class Ledger:
         query = select(db.series.c.study_uid).distinct().order_by(db.series.c.study_uid)
         return [row["study_uid"] for row in self._read(query)]
 
-    def verdicts(self, programme: str | None = None, studies: Collection[str] | None = None) -> list[VerdictRecord]:
+    def verdicts(
+        self, programme: str | None = None, studies: Collection[str] | None = None, limit: int | None = None
+    ) -> list[VerdictRecord]:
         """Verdicts of one programme (``ingest`` is one), or all, in order of study, series and programme.
 
         Parameters
         ----------
         programme, studies
             Only those of one programme, and on series of these studies.
+        limit
+            At most so many, the first ones.
         """
         table = db.verdict
         query = select(*_VERDICT_COLUMNS).order_by(table.c.study_uid, table.c.series_uid, table.c.programme)
@@ -177,12 +197,21 @@ class Ledger:
             query = query.where(table.c.programme == programme)
         if studies is not None:
             query = query.where(table.c.study_uid.in_(studies))
-        return [VerdictRecord(**row) for row in self._read(query)]
+        return [VerdictRecord(**row) for row in self._read(query.limit(limit))]
+
+    def count_verdicts(self) -> Counter[tuple[str, VerdictStatus, str]]:
+        """(programme, status, reason) → number of verdicts."""
+        rows = self._read(_queries.verdict_counts())
+        return Counter({(row["programme"], VerdictStatus(row["status"]), row["reason"]): row["n"] for row in rows})
 
     def rejected_files(self) -> list[RejectedFileRecord]:
         """Files that look like DICOM and could not be read, by path."""
         query = select(*_REJECTED_COLUMNS).order_by(db.rejected_file.c.path)
         return [RejectedFileRecord(**row) for row in self._read(query)]
+
+    def count_rejected_files(self) -> Counter[str]:
+        """Reason → number of files that look like DICOM and could not be read."""
+        return Counter({row["reason"]: row["n"] for row in self._read(_queries.rejected_file_counts())})
 
     # ---- results -------------------------------------------------------------------------------------
 
@@ -214,12 +243,54 @@ class Ledger:
     def results(self, programme: str | None = None, current_only: bool = True) -> list[ResultRecord]:
         """Results of one programme or of all, in order of case; with ``current_only=False`` the history too."""
         wanted = [] if programme is None else [db.screening_case.c.programme == programme]
-        return self._results(*wanted, *([_IS_CURRENT] if current_only else []))
+        return self._results(*wanted, *([IS_CURRENT] if current_only else []))
+
+    def iter_results(self, programme: str | None = None, page: int = RESULT_PAGE) -> Iterator[ResultRecord]:
+        """Yield the current results of one programme or of all, in order of case, with ``page`` of them in memory.
+
+        Every page is read in its own transaction: what is committed meanwhile appears when its turn has not passed.
+        """
+        last = ""
+        while True:
+            cases = [row["case_id"] for row in self._read(_queries.case_ids(programme, last, page))]
+            yield from self.results_of(cases)
+            if len(cases) < page:
+                return
+            last = cases[-1]
+
+    def first_results(self, programme: str, count: int) -> list[ResultRecord]:
+        """Return the first ``count`` current results of a programme, in order of case."""
+        return list(islice(self.iter_results(programme, min(count, RESULT_PAGE)), count))
+
+    def highest_results(self, programme: str, names: Collection[str], count: int) -> list[ResultRecord]:
+        """Return the current results with the highest value of any of these measurements, highest first.
+
+        Parameters
+        ----------
+        programme
+            Of this programme only.
+        names
+            Numeric measurements; a result without a value of any of them is left out.
+        count
+            At most so many; those of equal value in order of case.
+        """
+        cases = [row["case_id"] for row in self._read(_queries.highest(programme, names, count))]
+        found = {record.case_id: record for record in self.results_of(cases)}
+        return [found[case] for case in cases if case in found]
+
+    def count_results(self, programme: str | None = None) -> Counter[tuple[ResultStatus, str]]:
+        """(status, reason) → number of current results of one programme or of all; the reason of ``ok`` is empty."""
+        rows = self._read(_queries.result_counts(programme))
+        return Counter({(ResultStatus(row["status"]), row["reason"] or ""): row["n"] for row in rows})
 
     def result(self, case_id: str) -> ResultRecord | None:
         """Return the current result of a case, or None when there is no such case."""
-        found = self._results(db.result.c.case_id == case_id, _IS_CURRENT)
+        found = self._results(db.result.c.case_id == case_id, IS_CURRENT)
         return found[0] if found else None
+
+    def results_of(self, cases: Collection[str]) -> list[ResultRecord]:
+        """Return the current results of these cases; meant for some hundreds at a time."""
+        return self._results(db.result.c.case_id.in_(cases), IS_CURRENT) if cases else []
 
     def history(self, case_id: str) -> list[ResultRecord]:
         """All results of a case, one per fingerprint, oldest first."""
@@ -230,11 +301,16 @@ class Ledger:
         (row,) = self._read(select(func.count(db.series.c.study_uid.distinct()).label("n")))
         return int(row["n"])
 
+    def count_studies_without_result(self) -> int:
+        """Return how many studies have no result under any programme."""
+        (row,) = self._read(_queries.studies_without_result())
+        return int(row["n"])
+
     def current_fingerprints(self, programme: str, studies: Collection[str] | None = None) -> dict[str, CaseState]:
         """Case id → newest fingerprint, how it ended, and how often it was tried; of all studies or of these."""
         query = (
             select(db.result.c.case_id, db.result.c.fingerprint, db.result.c.status, db.result.c.attempts)
-            .join(db.screening_case, _IS_CURRENT)
+            .join(db.screening_case, IS_CURRENT)
             .where(db.screening_case.c.programme == programme, *_in_studies(studies))
         )
         return {
@@ -247,7 +323,7 @@ class Ledger:
         query = (
             select(db.result.c.case_id, db.result.c.fingerprint)
             .join(db.screening_case, db.screening_case.c.case_id == db.result.c.case_id)
-            .where(db.screening_case.c.programme == programme, ~_IS_CURRENT, *_in_studies(studies))
+            .where(db.screening_case.c.programme == programme, ~IS_CURRENT, *_in_studies(studies))
             .where(db.result.c.status != ResultStatus.FAILED.value)
         )
         return {(row["case_id"], row["fingerprint"]) for row in self._read(query)}

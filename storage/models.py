@@ -7,7 +7,6 @@ the manifest carries the SHA-256 of the weights, and the bundle's own digest cov
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from storage.records import canonical_json
+from storage.urls import Location
 
 MANIFEST_FILE = "manifest.json"
 
@@ -168,72 +168,81 @@ def bundled_models_dir() -> Path:
 def list_bundles(root: Path | None = None) -> list[Path]:
     """Folders under ``root`` (default: those that ship) that hold a manifest, by name and ascending version."""
     root = bundled_models_dir() if root is None else root
-    return sorted((path.parent for path in root.glob(f"*/{MANIFEST_FILE}")), key=_natural_order)
+    return sorted((path.parent for path in root.glob(f"*/{MANIFEST_FILE}")), key=lambda path: natural_order(path.name))
 
 
-def _natural_order(folder: Path) -> list[tuple[int, str]]:
-    """Sort key in which numbers count as numbers: 1.10.0 comes after 1.9.0."""
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", folder.name)]
+def natural_order(folder_name: str) -> list[tuple[int, str]]:
+    """Sort key of bundles' folder names in which numbers count as numbers: 1.10.0 comes after 1.9.0."""
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", folder_name)]
 
 
-def load_manifest(folder: Path) -> Manifest:
+def load_manifest(folder: Path | Location, file: str = MANIFEST_FILE) -> Manifest:
     """Read and validate the manifest of the bundle in ``folder``.
 
     Raises
     ------
     BundleError
         There is none, or it is not valid.
+    OSError
+        It cannot be read for another reason, which may pass.
     """
-    path = folder / MANIFEST_FILE
+    place = _location(folder)
     try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise BundleError(f"no model bundle at {folder}: cannot read {MANIFEST_FILE}: {error.strerror}") from error
+        return Manifest.model_validate_json(place.child(file).read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BundleError(f"no model bundle at {place.url}: there is no {file}") from error
     except ValidationError as error:
-        raise BundleError(f"{path} is not a valid manifest: {error}") from error
+        raise BundleError(f"{place.url}/{file} is not a valid manifest: {error}") from error
 
 
-def load_bundle(folder: Path) -> ModelBundle:
+def load_bundle(folder: Path | Location) -> ModelBundle:
     """Load the bundle in ``folder``, its weights verified against the manifest.
 
     Raises
     ------
     BundleError
         The manifest is missing or invalid, the weights are missing, or their SHA-256 differs.
+    OSError
+        Something cannot be read for another reason, which may pass.
     """
     manifest = load_manifest(folder)
+    place = _location(folder).child(manifest.file)
     try:
-        weights = (folder / manifest.file).read_bytes()
-    except OSError as error:
-        raise BundleError(f"model {manifest.folder}: cannot read {folder / manifest.file}: {error.strerror}") from error
+        weights = place.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(f"model {manifest.folder}: cannot read {place.url}: no such file") from error
     return ModelBundle(manifest, weights)
 
 
 def write_bundle(root: Path, bundle: ModelBundle) -> Path:
-    """Write ``bundle`` to ``root/<name>-<version>`` and return that folder.
+    """Write ``bundle`` to ``root/<name>-<version>`` and return that folder; as `store_bundle`."""
+    store_bundle(Location(str(root)), bundle)
+    return root / bundle.manifest.folder
+
+
+def store_bundle(root: Location, bundle: ModelBundle) -> None:
+    """Write ``bundle`` below ``root`` on any file system.
 
     The manifest is replaced last: a write that breaks off leaves a bundle that `load_bundle` refuses.
     """
-    folder = root / bundle.manifest.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / bundle.manifest.file, bundle.weights)
-    _replace(folder / MANIFEST_FILE, (bundle.manifest.model_dump_json(indent=2) + "\n").encode())
-    return folder
+    folder = root.child(bundle.manifest.folder)
+    folder.child(bundle.manifest.file).write_bytes(bundle.weights)
+    folder.child(MANIFEST_FILE).write_bytes((bundle.manifest.model_dump_json(indent=2) + "\n").encode())
 
 
 def verify_bundles(root: Path | None = None) -> list[BundleCheck]:
     """Verify every bundle under ``root`` (default: those that ship)."""
-    return [_check(folder) for folder in list_bundles(root)]
+    return [verify_bundle(Location(str(folder))) for folder in list_bundles(root)]
 
 
-def _check(folder: Path) -> BundleCheck:
+def verify_bundle(folder: Location) -> BundleCheck:
+    """Verify the bundle in ``folder``."""
+    name = folder.url.rsplit("/", 1)[-1]
     try:
-        return BundleCheck(folder.name, load_bundle(folder).digest, None)
-    except BundleError as error:
-        return BundleCheck(folder.name, None, str(error))
+        return BundleCheck(name, load_bundle(folder).digest, None)
+    except (BundleError, OSError) as error:
+        return BundleCheck(name, None, str(error))
 
 
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
+def _location(folder: Path | Location) -> Location:
+    return folder if isinstance(folder, Location) else Location(str(folder))

@@ -28,9 +28,14 @@ def case_id(programme: str, study_uid: str) -> str:
     return f"{programme}-{digest[:CASE_DIGEST_DIGITS]}"
 
 
+def utc_time(moment: datetime) -> str:
+    """Time as ISO 8601 in UTC, to the millisecond: texts in the order of their times."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
 def utc_now() -> str:
-    """Present time as ISO 8601 in UTC, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    """Present time as of `utc_time`."""
+    return utc_time(datetime.now(UTC))
 
 
 def canonical_json(value: object) -> str:
@@ -112,6 +117,14 @@ class SeriesRecord:
             raise ValueError(f"{owner}: pixel_digest and volume_url are either both given or both None")
         _require_json(owner, "header", self.header)
         _set(self, "sources", tuple(self.sources))
+
+
+class SeriesOutline(NamedTuple):
+    """What a series is, without where it came from and where it lies; the fields are those of `SeriesRecord`."""
+
+    modality: str
+    n_instances: int
+    header: dict[str, Any]
 
 
 @dataclass(frozen=True)

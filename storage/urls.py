@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.core import url_to_fs
@@ -86,20 +88,27 @@ class Location:
 
         An object store's PUT is atomic already; a local file is written beside its place and renamed.
         """
-        fs, path = self.fs, self.path
         if not self.is_local:
-            fs.pipe_file(path, data)
+            self.fs.pipe_file(self.path, data)
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = f"{path}{PARTIAL_MARK}{uuid.uuid4().hex}"
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-            os.replace(partial, path)
-        except BaseException:
-            if os.path.exists(partial):
-                os.remove(partial)
-            raise
+        with self.writing() as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """Open a file to write piece by piece; it takes its place, atomically, when the block ends without an error.
+
+        What goes to an object store waits in a temporary file: fsspec publishes what was written so far even when the
+        block that wrote it fails.
+        """
+        if self.is_local:
+            with _replacing(self.path) as file:
+                yield file
+            return
+        with tempfile.NamedTemporaryFile(prefix="popscan-") as file:
+            yield file
+            file.flush()
+            self.fs.put_file(file.name, self.path)
 
     def list(self) -> list[str]:
         """List the keys of all files below this location, relative to it, sorted; empty when nothing is there."""
@@ -114,3 +123,17 @@ class Location:
         """Remove the file or the folder with all below it; nothing happens when nothing is there."""
         if self.exists():
             self.fs.rm(self.path, recursive=True)
+
+
+@contextmanager
+def _replacing(path: str) -> Iterator[IO[bytes]]:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = f"{path}{PARTIAL_MARK}{uuid.uuid4().hex}"
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        if os.path.exists(partial):
+            os.remove(partial)
+        raise

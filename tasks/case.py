@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from ops.verdict import ResultStatus
@@ -50,6 +50,10 @@ class Recipe:
         }
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
+    def refusal_fingerprint(self, **grounds: Any) -> str:
+        """Digest of what a refusal depends on: no stage and no model had a say in it."""
+        return replace(self, stages=(), models={}).fingerprint(**grounds)
+
 
 def describe_stages(stages: tuple[Stage, ...]) -> tuple[dict[str, Any], ...]:
     """Describe stages as fingerprints and results do: name, version, parameters."""
@@ -58,10 +62,11 @@ def describe_stages(stages: tuple[Stage, ...]) -> tuple[dict[str, Any], ...]:
 
 @dataclass(frozen=True)
 class Stores:
-    """Where workers read volumes and write pictures; not part of what determines a result."""
+    """Where workers read volumes and released models and write pictures; not part of what determines a result."""
 
     volumes: Location
     objects: Location
+    models: Location
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from storage.volumes import VolumeStore
 
 # Enters the source digest: raise it when ingest makes other volumes or verdicts of the same files,
 # and every series is judged anew.
-INGEST_VERSION = "2"
+INGEST_VERSION = "3"
 # Headers held before the series of folders already left are settled: some 2 KB each.
 MAX_PENDING = 100_000
 # Series per ledger transaction: the most that an interrupted run has to look at again.

@@ -1,16 +1,27 @@
-"""Screening programmes by name. A new disease adds one module here with a ``PROGRAMME`` and one line below."""
+"""Screening programmes by name. A new disease adds one module here with a ``PROGRAMME`` and one line below.
+
+A site adds its own without touching this package: an installed distribution whose entry points have the group
+``popscan.programmes``, for example ``vertebra = "our_hospital.vertebra:PROGRAMME"``.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 
 from flows.programmes.programme import Programme
 
-PROGRAMMES = ("calcium",)
+ENTRY_POINTS = "popscan.programmes"
+
+OURS = {"calcium": "flows.programmes.calcium:PROGRAMME"}
 
 
 class UnknownProgrammeError(ValueError):
     """There is no programme of that name."""
+
+
+def programme_names() -> tuple[str, ...]:
+    """Names of all programmes, ours first."""
+    return tuple(dict.fromkeys([*OURS, *(found.name for found in entry_points(group=ENTRY_POINTS))]))
 
 
 def load_programme(name: str) -> Programme:
@@ -21,7 +32,12 @@ def load_programme(name: str) -> Programme:
     UnknownProgrammeError
         There is none; the message names those that exist.
     """
-    if name not in PROGRAMMES:
-        raise UnknownProgrammeError(f"unknown programme {name!r}; choose one of: {', '.join(PROGRAMMES)}")
-    programme: Programme = import_module(f"flows.programmes.{name}").PROGRAMME
+    if name in OURS:
+        loaded = EntryPoint(name, OURS[name], ENTRY_POINTS).load()
+    else:
+        found = list(entry_points(group=ENTRY_POINTS, name=name))
+        if not found:
+            raise UnknownProgrammeError(f"unknown programme {name!r}; choose one of: {', '.join(programme_names())}")
+        loaded = found[0].load()
+    programme: Programme = loaded
     return programme

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.programmes.calcium_canaries import CANARIES
 from flows.programmes.programme import Programme, Selection
 from ops.diseases.calcium import DEFAULT_POLICY, CalciumPolicy, increment_too_wide, measure
 from ops.diseases.calcium_scan import (
@@ -356,6 +357,7 @@ PROGRAMME = Programme(
     policy=DEFAULT_POLICY.to_dict(),
     check_policy=CalciumPolicy.from_dict,
     categories=("category", "agatston_equivalent_class"),
+    severity=("agatston_total", "agatston_equivalent_nongated"),
     charted={
         "agatston_total": "log1p",
         "agatston_equivalent_nongated": "log1p",
@@ -363,4 +365,5 @@ PROGRAMME = Programme(
         "heart_ml": "linear",
         "heart_confidence": "linear",
     },
+    canaries=CANARIES,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ops.verdict import ResultStatus
@@ -46,6 +47,38 @@ ChartScale = Literal["linear", "log1p"]
 """A chart of ``log1p`` watches log(1 + value): for scores that are zero in many and huge in a few."""
 
 
+Simulate = Callable[[Path, int, int], tuple[str, Mapping[str, Any]]]
+"""``simulate(folder, index, seed) -> (StudyInstanceUID, truth)``; writes the DICOM of one participant."""
+
+
+@dataclass(frozen=True)
+class CanarySet:
+    """Simulated participants of known truth, computed anew before the participants of a run (`flows.canary`).
+
+    Attributes
+    ----------
+    seed
+        Of the simulation.
+    participants
+        Name → index of the participant under this seed.
+    simulate
+        Writes one of them.
+    measurement
+        The measurement that is compared with the truth.
+    truth
+        Its true value, from what ``simulate`` returns.
+    judge
+        ``judge(expected, found)`` says what is wrong with a value, or None.
+    """
+
+    seed: int
+    participants: Mapping[str, int]
+    simulate: Simulate
+    measurement: str
+    truth: Callable[[Mapping[str, Any]], float]
+    judge: Callable[[float, float], str | None]
+
+
 @dataclass(frozen=True)
 class Programme:
     """A declaration; the planner and the executor do the rest.
@@ -66,8 +99,12 @@ class Programme:
         Raises ValueError when an option has a value it cannot have.
     categories
         Text measurements that class a result; a result has one of them. Reclassification tables compare them.
+    severity
+        Numeric measurements whose highest values are looked at first; a result has one of them.
     charted
         Numeric measurements watched by control charts, and the scale on which each is charted.
+    canaries
+        Simulated participants that scheduled runs compute first; None for a programme without.
     """
 
     name: str
@@ -78,7 +115,9 @@ class Programme:
     policy: Mapping[str, Any] = field(default_factory=dict)
     check_policy: Callable[[Mapping[str, Any]], object] = dict
     categories: tuple[str, ...] = ()
+    severity: tuple[str, ...] = ()
     charted: Mapping[str, ChartScale] = field(default_factory=dict)
+    canaries: CanarySet | None = None
 
     def with_policy(self, options: Mapping[str, Any]) -> Programme:
         """Set named options, nested ones too; the rest keep their defaults.

@@ -4,10 +4,16 @@ Everything not listed is dropped: names, identifiers, dates, institutions, staff
 elements (compare PS3.15 annex E, basic profile). Kept although the basic profile would clean them: descriptions,
 because gating and protocol are told by them: parts of the patient's name and identifiers are cut out first. Ages above
 89 are stated as 90 (HIPAA safe harbour, 45 CFR 164.514(b)(2)(i)(C)).
+
+Scanner and site stay as pseudonyms, so that one scanner's drift can be told from another's: eight digits of a digest,
+which point to no person. They are no secret from those who know what to look for: a list of candidate institutions can
+be digested and compared. Who must not even disclose where a scan was made removes InstitutionName, DeviceSerialNumber
+and StationName before the files arrive; the pseudonyms are absent then.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from typing import Any
@@ -37,6 +43,8 @@ OLDEST_STATED_AGE = 90
 # Shorter fragments of a name ("Li", "Max") would blank technical words without protecting anyone.
 _MIN_NAME_PART = 3
 _MAX_TEXT = 256
+# 32 bits: among a thousand scanners the chance that any two share a pseudonym is 0.01 %.
+_PSEUDONYM_DIGITS = 8
 _IDENTIFIERS = ("PatientID", "AccessionNumber", "StudyID", "PatientBirthDate", "OtherPatientIDs")
 _NAMES = ("PatientName", "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "OtherPatientNames")
 # Six digits in a row in a free text are a date or a number of a person or visit, not a technical value.
@@ -44,7 +52,12 @@ _LONG_NUMBER = re.compile(r"\d{6,}")
 
 
 def deidentify(dataset: Dataset) -> dict[str, Any]:
-    """Return the allowed attributes, keyword → text, number, or list of them.
+    """Return the allowed attributes, keyword → text, number, or list of them; and who scanned, as pseudonyms.
+
+    ``ScannerPseudonym``
+        Of manufacturer, model and DeviceSerialNumber (else StationName); absent when neither is stated.
+    ``SitePseudonym``
+        Of InstitutionName, in whatever case and spacing; absent when it is not stated.
 
     Attributes that an enhanced multi-frame object keeps in its shared functional groups are looked up there.
 
@@ -64,7 +77,24 @@ def deidentify(dataset: Dataset) -> dict[str, Any]:
             header[keyword] = _scrubbed(str(description), dataset)
     if age := _age(dataset):
         header["PatientAge"] = age
-    return header
+    return header | _pseudonyms(dataset)
+
+
+def _pseudonyms(dataset: Dataset) -> dict[str, str]:
+    device = _folded(dataset, "DeviceSerialNumber") or _folded(dataset, "StationName")
+    scanner = [_folded(dataset, "Manufacturer"), _folded(dataset, "ManufacturerModelName"), device]
+    site = _folded(dataset, "InstitutionName")
+    named = {"ScannerPseudonym": "|".join(scanner) if device else "", "SitePseudonym": site}
+    return {
+        keyword: hashlib.sha256(name.encode("utf-8", "backslashreplace")).hexdigest()[:_PSEUDONYM_DIGITS]
+        for keyword, name in named.items()
+        if name
+    }
+
+
+def _folded(dataset: Dataset, keyword: str) -> str:
+    """Text of an element, so that differences of case and spacing do not matter; ``""`` when absent."""
+    return " ".join(str(_plain(_value(dataset, keyword)) or "").casefold().split())
 
 
 def _shared_groups(dataset: Dataset) -> list[Dataset]:

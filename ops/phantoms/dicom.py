@@ -236,9 +236,7 @@ def _header(style: VendorStyle, protocol: Protocol, identity: Identity, number: 
     description = style.gated_description if protocol.gated else style.chest_description
     ds.ImageType = list(style.image_type[protocol.gated])
     ds.Manufacturer = style.manufacturer
-    ds.ManufacturerModelName = style.models[int(identity.uid("model")[-2:]) % len(style.models)]
-    ds.InstitutionName = "Simulated"
-    ds.StationName = "CT" + str(identity.uid("station"))[-4:]
+    _scanner(ds, style, identity)
     ds.StudyDescription = "CT Heart Calcium Score" if protocol.gated else "CT Chest wo contrast"
     ds.SeriesDescription = description.format(t=protocol.thickness, k=kernel[0]) + (" CE" if protocol.contrast else "")
     ds.ProtocolName = style.gated_protocol if protocol.gated else "Chest routine"
@@ -264,6 +262,16 @@ def _header(style: VendorStyle, protocol: Protocol, identity: Identity, number: 
     ds.PositionReferenceIndicator = ""
     ds.AcquisitionNumber = 1
     return ds
+
+
+def _scanner(ds: Dataset, style: VendorStyle, identity: Identity) -> None:
+    """One scanner of each model, and a hospital for the first, the second … of every vendor."""
+    number = int(identity.uid("model")[-2:]) % len(style.models)
+    serial = int.from_bytes(hashlib.sha256(style.models[number].encode()).digest()[:2], "big")
+    ds.ManufacturerModelName = style.models[number]
+    ds.InstitutionName = f"Simulated Hospital {number + 1}"
+    ds.StationName = f"CT{serial % 100:02d}"
+    ds.DeviceSerialNumber = f"{serial:05d}"
 
 
 def _gating(ds: Dataset, style: VendorStyle, identity: Identity) -> None:

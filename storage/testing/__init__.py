@@ -10,6 +10,7 @@ Subclass one and give its abstract fixture; pytest runs the whole contract again
 Needs pytest, which Popscan itself does not.
 """
 
+from storage.testing.arrivals import ArrivalsConformance
 from storage.testing.examples import (
     HOSTILE_TEXT,
     example_result,
@@ -17,12 +18,15 @@ from storage.testing.examples import (
     example_verdict,
     example_volume,
 )
+from storage.testing.lanes import LanesConformance
 from storage.testing.ledger import LedgerConformance
 from storage.testing.objects import ObjectStoreConformance
 from storage.testing.volumes import VolumeStoreConformance
 
 __all__ = [
     "HOSTILE_TEXT",
+    "ArrivalsConformance",
+    "LanesConformance",
     "LedgerConformance",
     "ObjectStoreConformance",
     "VolumeStoreConformance",

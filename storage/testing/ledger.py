@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 from ops.verdict import ResultStatus, VerdictStatus
 from storage._engine import LedgerError, ledger_url
 from storage.ledger import Ledger
-from storage.records import RejectedFileRecord
+from storage.records import Measurement, RejectedFileRecord, ResultRecord, SeriesOutline, case_id
 from storage.testing.examples import HOSTILE_TEXT, example_result, example_series, example_verdict
 
 
@@ -113,6 +113,49 @@ class LedgerConformance:
         assert [record.study_uid for record in ledger.results()] == ["1.3"]
         assert len(ledger.current_fingerprints("calcium")) == 1
 
+    @pytest.mark.parametrize("page", [1, 2, 5, 6, 100])
+    def test_results_come_page_by_page_in_order_of_case(self, ledger: Ledger, page: int) -> None:
+        other = [example_result(f"1.{n}", programme="plaque", case_id=case_id("plaque", f"1.{n}")) for n in range(4)]
+        ledger.commit_results([*(example_result(f"1.{n}") for n in range(5)), *other])
+        ledger.commit_results([example_result("1.3", fingerprint="fingerprint-2")])
+        for programme in (None, "calcium", "plaque"):
+            assert list(ledger.iter_results(programme, page)) == ledger.results(programme)
+        assert list(ledger.iter_results("none", page)) == []
+        assert ledger.first_results("plaque", 3) == ledger.results("plaque")[:3]
+
+    def test_results_are_counted_by_status_and_reason(self, ledger: Ledger) -> None:
+        no = {"status": ResultStatus.NOT_EVALUABLE, "reason": "contrast_enhanced"}
+        other = example_result("1.1", programme="plaque", case_id=case_id("plaque", "1.1"))
+        ledger.commit_results([example_result("1.1"), *(example_result(uid, **no) for uid in ("1.2", "1.3")), other])
+        ledger.commit_results([example_result("1.3", fingerprint="fingerprint-2")])
+        expected = {(ResultStatus.OK, ""): 2, (ResultStatus.NOT_EVALUABLE, "contrast_enhanced"): 1}
+        assert ledger.count_results("calcium") == expected
+        assert ledger.count_results() == expected | {(ResultStatus.OK, ""): 3}
+        assert ledger.count_results("none") == {}
+
+    def test_highest_results(self, ledger: Ledger) -> None:
+        def measured(uid: str, name: str, value: float, **changes: str) -> ResultRecord:
+            return example_result(uid, measurements=[Measurement(name, value, "1")], **changes)
+
+        outdated = measured("1.1", "gated", 900.0)
+        high, low = measured("1.1", "gated", 70.0, fingerprint="fingerprint-2"), measured("1.2", "gated", 1.0)
+        middle, else_measured = measured("1.3", "nongated", 7.0), measured("1.4", "volume", 8000.0)
+        text_only = example_result("1.5", measurements=[Measurement("gated", "many")])
+        other = measured("1.6", "gated", 9000.0, programme="plaque", case_id=case_id("plaque", "1.6"))
+        for batch in ([outdated, low, middle, else_measured, text_only, other], [high]):
+            ledger.commit_results(batch)
+        names = ("gated", "nongated")
+        assert ledger.highest_results("calcium", names, 9) == [high, middle, low]
+        assert ledger.highest_results("calcium", names, 2) == [high, middle]
+        assert ledger.highest_results("calcium", ("none",), 9) == []
+
+    def test_studies_without_result_are_counted(self, ledger: Ledger) -> None:
+        for uid in ("1.2", "1.3", "1.4"):
+            ledger.record_series(example_series(f"{uid}.1", study_uid=uid), example_verdict(f"{uid}.1", study_uid=uid))
+        ledger.record_series(example_series("1.4.2", study_uid="1.4"), example_verdict("1.4.2", study_uid="1.4"))
+        ledger.commit_results([example_result("1.2")])
+        assert (ledger.count_studies(), ledger.count_studies_without_result()) == (3, 2)
+
     def test_empty_batches_are_nothing(self, ledger: Ledger) -> None:
         ledger.commit_results([])
         ledger.record_verdicts([])
@@ -136,6 +179,15 @@ class LedgerConformance:
         assert ledger.rejected_files() == [rejected]
         assert ledger.studies() == ["1.2"]
         assert ledger.known_source_digests() == {"1.2.1": "source-1", "1.2.2": "source-1"}
+        assert ledger.verdicts(limit=1) == [example_verdict()]
+        assert ledger.count_verdicts() == {
+            ("ingest", VerdictStatus.ACCEPTED, ""): 1,
+            ("ingest", VerdictStatus.REFUSED, "missing_slices"): 1,
+        }
+        assert ledger.count_rejected_files() == {"not_dicom": 1}
+        outline = SeriesOutline("CT", 3, refused.header)
+        assert ledger.series_outlines({"1.2.2", "1.9.9"}) == {"1.2.2": outline}
+        assert ledger.series_outlines([]) == {}
 
     def test_ingesting_the_same_again_adds_nothing(self, ledger: Ledger) -> None:
         for _ in range(2):

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers import s3_server
+
+__all__ = ["s3_server"]
+
 REPOSITORY = Path(__file__).parents[2]
 
 Popscan = Callable[..., subprocess.CompletedProcess[str]]

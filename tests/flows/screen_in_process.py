@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import flows.screen
-from flows.clusters import scheduler_address
-from flows.settings import Settings
 from tasks.case import Work
 from tasks.stage import Stage
 from tests.flows.mean_programme import PROGRAMME
@@ -29,9 +28,8 @@ def main() -> None:
     load, *others = PROGRAMME.stages
     programme = replace(PROGRAMME, stages=(load, Stage("slowly", "1", slowly), *others))
     flows.screen.load_programme = lambda name: programme
-    settings = Settings(home=Path(sys.argv[1]), workers=2)
-    with scheduler_address(settings) as address:
-        flows.screen.screen("mean", sys.argv[1], address, failure_threshold=1.0)
+    os.environ |= {"POPSCAN_HOME": sys.argv[1], "POPSCAN_WORKERS": "2", "POPSCAN_FAILURE_THRESHOLD": "1"}
+    flows.screen.screen("mean")
 
 
 if __name__ == "__main__":

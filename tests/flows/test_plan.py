@@ -14,7 +14,7 @@ from flows.plan import ATTEMPTS, MissingModelError, Plan, make_plan
 from flows.programmes.programme import Programme
 from storage.ledger import Ledger
 from storage.records import Measurement
-from tasks.case import Stores, result_of
+from tasks.case import result_of
 from tasks.stream import stream
 from tests.flows.mean_programme import PROGRAMME, add_study
 
@@ -160,7 +160,7 @@ def test_a_change_that_is_taken_back_costs_nothing(client: Client, home: Home, l
 def test_a_header_fact_makes_a_result_stale_and_a_place_does_not(home: Home, ledger: Ledger, tmp_path: Path) -> None:
     add_study(home, ledger, 1, age=60)
     (before,) = make_plan(ledger, PROGRAMME, home.stores).cases
-    elsewhere = Stores(home.stores.volumes, Home.at(tmp_path / "other").stores.objects)
+    elsewhere = replace(home.stores, objects=Home.at(tmp_path / "other").stores.objects)
     (moved,) = make_plan(ledger, PROGRAMME, elsewhere).cases
     assert moved.fingerprint == before.fingerprint
     add_study(home, ledger, 1, age=61)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.report import MAX_THUMBNAILS, number, write_report
+from flows.report import number, write_report
+from flows.report_cases import MAX_CASES, MAX_THUMBNAILS
 from ops.verdict import ResultStatus, VerdictStatus
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
@@ -199,7 +201,50 @@ def test_thousands_of_cases_stay_a_usable_page(ledger: Ledger, objects: ObjectSt
     html = page(ledger, objects, tmp_path)
     assert tile(html, "evaluated") == "3000"
     assert html.count("data:image/jpeg") == MAX_THUMBNAILS
-    assert len(html) < 8e6
+    assert len(html) < 5e6
+    assert html.count("<tr id=") == MAX_CASES
+    assert "2,000 of 3,000 cases are shown" in html
+
+
+def test_of_many_cases_the_telling_ones_are_shown(ledger: Ledger, objects: ObjectStore, tmp_path: Path) -> None:
+    usual = [scored(f"1.{n}", 5, flags=["metal"] if n < 2100 else []) for n in range(4200)]
+    usual += [refused(f"2.{n}", "noise") for n in range(2100)]
+    telling = [
+        scored("3.1", 9000),
+        scored("3.2", 8000, gated=False),
+        scored("3.3", 1, flags=["motion", "metal"]),
+        refused("3.4", "kvp_missing"),
+        refused("3.5", "error", ResultStatus.FAILED),
+        scored("3.6", 3),
+    ]
+    ledger.commit_results([*usual, *telling])
+    html = page(ledger, objects, tmp_path, {"studies": {"3.6": {"agatston": truth(3000)}}})
+    rows = set(re.findall(r'<tr id="([^"]+)"', html))
+    assert len(rows) == MAX_CASES
+    assert {record.case_id for record in telling} <= rows
+    counted = {"noise": 2100, "kvp_missing": 1, "error": 1}
+    assert {r: int(n) for r, n in re.findall(r'<code>(\w+)</code></td><td class="n">(\d+)</td>', html)} == counted
+    assert set(re.findall(r'href="#(calcium-[^"]+)"', html)) <= rows, "no link leads to a row that is not there"
+
+
+def test_five_times_the_results_take_little_more_memory(
+    ledger: Ledger, objects: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.report_cases.MAX_CASES", 200)
+
+    def peak() -> int:
+        tracemalloc.start()
+        page(ledger, objects, tmp_path)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    page(ledger, objects, tmp_path)  # what is loaded and compiled once is not the results' doing
+    peaks = []
+    for first, last in ((0, 1000), (1000, 5000)):
+        ledger.commit_results([scored(f"1.{n}", n) for n in range(first, last)])
+        peaks.append(peak())
+    assert peaks[1] < peaks[0] + 1.5e6, "4,000 records are some 25 MB, their floats 0.5 MB"
 
 
 @pytest.mark.parametrize(

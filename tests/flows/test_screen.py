@@ -13,8 +13,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact, TaskRun
 from prefect.client.schemas.sorting import TaskRunSort
 
+from flows.artifacts import LISTENER
 from flows.home import Home
-from flows.screen import ScreenFailedError, screen
+from flows.screen import BATCH_RETRIES, ScreenFailedError, run_batch, screen
 from tasks.stream import NoWorkersError
 from tests.flows.mean_programme import PROGRAMME, add_study
 
@@ -30,11 +31,18 @@ def scheduler() -> Iterator[str]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setattr("flows.screen.load_programme", lambda name: PROGRAMME)
+    monkeypatch.setattr("flows.screen.run_batch", run_batch.with_options(retry_delay_seconds=0))
+    monkeypatch.setenv("POPSCAN_HOME", str(tmp_path / "home"))
     return Home.at(tmp_path / "home")
 
 
-def run(home: Home, scheduler: str, **options: Any) -> dict[str, Any]:
-    return screen("mean", str(home.root), scheduler, **options)
+def run(scheduler: str, retry_quarantined: bool = False, **settings: Any) -> dict[str, Any]:
+    """Screen with these settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"scheduler": scheduler, **settings}.items():
+            patch.setenv(f"POPSCAN_{name.upper()}", str(value))
+        summary: Any = screen("mean", retry_quarantined)
+    return summary
 
 
 def task_runs() -> list[TaskRun]:
@@ -54,7 +62,9 @@ def test_one_task_run_per_batch_and_everything_published(home: Home, scheduler: 
             add_study(home, ledger, number, refused=number == 6)
     heard: list[tuple[int, int]] = []
     before = {run.id for run in task_runs()}
-    summary = run(home, scheduler, batch_size=4, listener=lambda done, total: heard.append((done, total)))
+    token = LISTENER.set(lambda done, total: heard.append((done, total)))
+    summary = run(scheduler, batch_size=4)
+    LISTENER.reset(token)
 
     assert summary["results"] == {"ok": 5, "not_evaluable": 2, "out_of_model_range": 0, "failed": 0}
     assert summary["not_evaluable_by_reason"] == {"too_bright": 1, "no_eligible_series": 1}
@@ -73,7 +83,7 @@ def test_one_task_run_per_batch_and_everything_published(home: Home, scheduler: 
     assert summary["report"] in str(link.data)
     assert len(artifacts("screen-mean-results")) == 1
 
-    again = run(home, scheduler)
+    again = run(scheduler)
     assert (again["computed"], again["planned"]) == (0, {"unchanged": 7})
 
 
@@ -82,7 +92,7 @@ def test_a_batch_that_fails_too_often_fails_the_run_after_everything_is_done(hom
         for number in (3, 1, 2, 5):
             add_study(home, ledger, number)
         with pytest.raises(ScreenFailedError, match="1 of 4 cases failed"):
-            run(home, scheduler, batch_size=2)
+            run(scheduler, batch_size=2)
         assert {result.study_uid: result.status.value for result in ledger.results("mean")} == {
             "1.2.1": "ok",
             "1.2.2": "ok",
@@ -97,7 +107,7 @@ def test_failures_within_the_threshold_do_not_fail_the_run(home: Home, scheduler
     with home.open_ledger() as ledger:
         for number in (3, 1, 2, 5):
             add_study(home, ledger, number)
-    assert run(home, scheduler, failure_threshold=0.25)["failed"] == 1
+    assert run(scheduler, failure_threshold=0.25)["failed"] == 1
 
 
 def test_quarantined_cases_still_fail_the_run(home: Home, scheduler: str) -> None:
@@ -105,17 +115,20 @@ def test_quarantined_cases_still_fail_the_run(home: Home, scheduler: str) -> Non
         add_study(home, ledger, 3)
     for _ in range(4):  # the fourth run computes nothing
         with pytest.raises(ScreenFailedError, match="1 of 1 cases failed"):
-            run(home, scheduler)
+            run(scheduler)
     before = len(task_runs())
     with pytest.raises(ScreenFailedError):
-        run(home, scheduler, retry_quarantined=True)
+        run(scheduler, retry_quarantined=True)
     assert len(task_runs()) == before + 1
 
 
 def test_what_is_not_about_a_case_is_raised_itself_and_ends_the_run(
     home: Home, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tries = []
+
     def no_workers(*_: Any, **__: Any) -> None:
+        tries.append(1)
         raise NoWorkersError("no workers for 300 s")
 
     monkeypatch.setattr("flows.screen.stream", no_workers)
@@ -124,18 +137,19 @@ def test_what_is_not_about_a_case_is_raised_itself_and_ends_the_run(
             add_study(home, ledger, number)
     before = len(task_runs())
     with pytest.raises(NoWorkersError, match="no workers for 300 s"):
-        run(home, scheduler, batch_size=1)
+        run(scheduler, batch_size=1)
     assert len(task_runs()) == before + 1, "the second batch is not tried"
+    assert tries == [1] * (1 + BATCH_RETRIES), "an outage may pass: the first batch is tried again"
     assert home.report.is_file()
 
 
 def test_a_server_that_takes_no_progress_does_not_stop_the_run(
     home: Home, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("no server")
 
-    monkeypatch.setattr("flows.screen.update_progress_artifact", refuse)
+    monkeypatch.setattr("flows.artifacts.update_progress_artifact", refuse)
     with home.open_ledger() as ledger:
         add_study(home, ledger, 1)
-    assert run(home, scheduler)["results"]["ok"] == 1
+    assert run(scheduler)["results"]["ok"] == 1

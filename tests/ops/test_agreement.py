@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ops.agreement import confusion, icc_agreement, limits_of_agreement, weighted_kappa
+from ops.agreement import RunningLimits, confusion, icc_agreement, limits_of_agreement, weighted_kappa
 
 
 def test_icc_of_two_judges_by_hand() -> None:
@@ -35,6 +35,27 @@ def test_icc_is_undefined_without_variation_or_cases() -> None:
     assert math.isnan(icc_agreement([3.0, 3.0], [3.0, 3.0]))
     with pytest.raises(ValueError, match="finite"):
         icc_agreement([1.0, float("nan")], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("n", [2, 3, 500])
+@pytest.mark.parametrize("offset", [0.0, 1e9], ids=["small", "huge"])
+def test_limits_of_pairs_one_at_a_time_are_those_of_all_at_once(n: int, offset: float) -> None:
+    rng = np.random.default_rng(n)
+    first, second = rng.normal(offset, 5, n), rng.normal(2, 3, n)
+    running = RunningLimits()
+    for a, b in zip(first, second, strict=True):
+        running.add(float(a), float(b))
+    expected, found = limits_of_agreement(first, second), running.limits()
+    assert running.n == n
+    assert vars(found) == pytest.approx(vars(expected), rel=1e-6)
+
+
+def test_limits_of_no_pair_and_of_one_are_not_numbers() -> None:
+    running = RunningLimits()
+    assert all(math.isnan(value) for value in vars(running.limits()).values())
+    running.add(2.0, 5.0)
+    assert running.limits().bias == 3.0
+    assert math.isnan(running.limits().upper)
 
 
 def test_limits_of_agreement() -> None:

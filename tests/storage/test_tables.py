@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -40,10 +41,11 @@ def results() -> list[ResultRecord]:
     ]
 
 
-@pytest.mark.parametrize("place", ["local", "memory"])
-def test_nothing_is_lost(tmp_path: Path, place: str) -> None:
-    url = str(tmp_path / "tables" / "results.parquet") if place == "local" else "memory://tables/results.parquet"
-    location = Location(url)
+@pytest.mark.parametrize("place", ["local", "memory", "s3"])
+def test_nothing_is_lost(tmp_path: Path, place: str, request: pytest.FixtureRequest) -> None:
+    folder = {"local": str(tmp_path / "tables"), "memory": "memory://tables"}
+    parent = request.getfixturevalue("s3_location") if place == "s3" else Location(folder[place])
+    location = parent.child("results.parquet")
     write_results_table(results(), location)
     table = pq.read_table(io.BytesIO(location.read_bytes()))
     names = ["agatston_total", "mass_mg", "category"]
@@ -73,6 +75,35 @@ def test_column_types_do_not_depend_on_the_first_row(tmp_path: Path) -> None:
     assert [str(schema.field(name).type) for name in ("mass_mg", "category")] == ["double", "string"]
 
 
+def test_many_groups_are_the_table_that_one_group_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = (Location(str(tmp_path / name)) for name in ("whole.parquet", "parts.parquet"))
+    late = [Measurement("only_at_the_end", 3.5, "mm"), Measurement("mass_mg", 1.0, "mg")]
+    unmeasured = [Measurement("never", None, "mm", ResultStatus.NOT_EVALUABLE, "no_reference")]
+    records = [*results(), example_result("1.2.6", measurements=late), *results()[::-1]]
+    records.append(example_result("1.2.7", status=ResultStatus.NOT_EVALUABLE, reason="noise", measurements=unmeasured))
+    write_results_table(records, whole)
+    monkeypatch.setattr("storage.tables.GROUP_ROWS", 2)
+    write_results_table(iter(records), parts)
+    assert (pq.ParquetFile(whole.path).num_row_groups, pq.ParquetFile(parts.path).num_row_groups) == (1, 6)
+    expected, found = pq.read_table(whole.path), pq.read_table(parts.path)
+    assert found.schema.equals(expected.schema, check_metadata=True)
+    assert found.to_pylist() == expected.to_pylist()
+
+
+def test_twenty_groups_take_the_memory_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.tables.GROUP_ROWS", 200)
+
+    def peak(groups: int) -> int:
+        records = (example_result(f"1.2.{n}", policy={"long": f"{n:04000}"}) for n in range(groups * 200))
+        tracemalloc.start()
+        write_results_table(records, Location(str(tmp_path / "results.parquet")))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(20) < peak(2) + 1e6, "the other 18 groups are 14 MB of policy alone"
+
+
 def test_no_results_make_an_empty_table(tmp_path: Path) -> None:
     location = Location(str(tmp_path / "results.parquet"))
     write_results_table([], location)
@@ -83,7 +114,11 @@ def test_no_results_make_an_empty_table(tmp_path: Path) -> None:
     ("second", "message"),
     [(Measurement("length", 1.0, "cm"), "several units"), (Measurement("length", "long", "mm"), "text in another")],
 )
-def test_what_a_column_cannot_hold_is_an_error(tmp_path: Path, second: Measurement, message: str) -> None:
+@pytest.mark.parametrize("group_rows", [1, 2])
+def test_what_a_column_cannot_hold_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: Measurement, message: str, group_rows: int
+) -> None:
+    monkeypatch.setattr("storage.tables.GROUP_ROWS", group_rows)
     records = [example_result("1.2.1", measurements=[Measurement("length", 1.0, "mm")])]
     records.append(example_result("1.2.2", measurements=[second]))
     with pytest.raises(ValueError, match=message):

@@ -9,8 +9,11 @@ import pytest
 from storage.urls import PARTIAL_MARK, Location
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "s3":
+        found: Location = request.getfixturevalue("s3_location")
+        return found
     return Location(str(tmp_path) if request.param == "local" else f"memory://{tmp_path.name}")
 
 
@@ -22,6 +25,30 @@ def test_bytes_come_back(location: Location) -> None:
     assert file.read_bytes() == b"two"
     assert location.list() == ["a/b/c.bin"]
     assert location.child("a").exists()
+
+
+def test_written_piece_by_piece_it_appears_when_it_is_whole(location: Location) -> None:
+    file, pieces = location.child("a/big.bin"), [bytes([n]) * 2**20 for n in range(24)]  # S3 gets it in parts
+    with file.writing() as stream:
+        for piece in pieces:
+            stream.write(piece)
+        assert location.list() == []
+    assert location.list() == ["a/big.bin"]
+    assert file.read_bytes() == b"".join(pieces)
+
+
+def test_a_block_that_fails_leaves_the_old_content(location: Location) -> None:
+    location.child("f").write_bytes(b"old")
+
+    def write_half() -> None:
+        with location.child("f").writing() as stream:
+            stream.write(b"new" * 2**20)
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        write_half()
+    assert location.child("f").read_bytes() == b"old"
+    assert location.list() == ["f"]
 
 
 def test_delete_takes_a_folder_with_all_below_and_nothing_else(location: Location) -> None:

@@ -24,6 +24,29 @@ def test_nobody_and_no_place_is_named() -> None:
     assert deidentify(dataset)["SeriesDescription"] == "Ca Score * 0.5x0.5 * *"
 
 
+def test_a_scanner_and_a_site_keep_a_pseudonym() -> None:
+    dataset = instance(0)
+    dataset.Manufacturer, dataset.ManufacturerModelName, dataset.DeviceSerialNumber = "SIEMENS", "Force", "9912"
+    header = deidentify(dataset)
+    # first eight digits of: printf 'siemens|force|9912' | sha256sum; printf 'general hospital' | sha256sum
+    assert (header["ScannerPseudonym"], header["SitePseudonym"]) == ("8c8958ae", "9ad22a01")
+    dataset.Manufacturer, dataset.InstitutionName, dataset.StationName = "Siemens ", " GENERAL  Hospital", "CT04"
+    assert deidentify(dataset) | {"Manufacturer": "SIEMENS"} == header
+    dataset.DeviceSerialNumber = "9913"
+    assert deidentify(dataset)["ScannerPseudonym"] != header["ScannerPseudonym"]
+
+
+def test_a_station_stands_for_a_serial_number_and_nothing_for_both() -> None:
+    dataset = instance(0)
+    dataset.DeviceSerialNumber, dataset.StationName, dataset.InstitutionName = "", "CT04", None
+    by_station = deidentify(dataset)
+    assert "SitePseudonym" not in by_station
+    dataset.StationName = "CT05"
+    assert deidentify(dataset)["ScannerPseudonym"] != by_station["ScannerPseudonym"]
+    del dataset.StationName
+    assert "ScannerPseudonym" not in deidentify(dataset)
+
+
 def test_no_allowed_keyword_is_a_name_an_identifier_or_a_date() -> None:
     from pydicom.datadict import dictionary_VR
 

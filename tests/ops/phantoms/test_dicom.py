@@ -80,6 +80,16 @@ def test_uids_follow_from_the_key(volume: Volume) -> None:
     assert same.StudyInstanceUID == IDENTITY.study_uid != other.StudyInstanceUID
 
 
+def test_every_model_is_one_scanner_in_one_place(volume: Volume) -> None:
+    identities = [Identity(f"test/{n}", IDENTITY.participant) for n in range(40)]
+    images = [next(dicom_series(volume, Protocol(vendor), one)) for one in identities for vendor in VENDORS]
+    scanners = {(ds.ManufacturerModelName, ds.DeviceSerialNumber, ds.StationName, ds.InstitutionName) for ds in images}
+    models = {model for style in STYLES.values() for model in style.models}
+    assert {scanner[0] for scanner in scanners} == models
+    assert len(scanners) == len({scanner[1] for scanner in scanners}) == len(models)
+    assert {scanner[3] for scanner in scanners} == {f"Simulated Hospital {n}" for n in (1, 2, 3)}
+
+
 def test_companions_are_not_the_series(volume: Volume) -> None:
     image = next(dicom_series(volume, Protocol("SIEMENS"), IDENTITY))
     scout, report = reread(localiser(volume, Protocol("SIEMENS"), IDENTITY)), reread(dose_report(IDENTITY))

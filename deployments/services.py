@@ -1,0 +1,142 @@
+"""The processes of `popscan up`: what each is started with. Nothing here starts anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+
+from deployments.deploy import HEARTBEAT_SECONDS, POOLS
+from deployments.prefect_server import PREFECT_ENVIRONMENT
+from flows.settings import Settings, available_cores
+
+LOOPBACK = "127.0.0.1"
+
+PREFECT_TUNING = {
+    # One database write per task run and event makes the recorder drop records in bursts.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    # Seconds from event to running code, and from a free slot to the next run: the defaults are 10 and 30.
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
+    "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+    # A server that restarts is away for some ten seconds; a run should not die of that.
+    "PREFECT_CLIENT_MAX_RETRIES": "10",
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,502,503,504",
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """One process.
+
+    Attributes
+    ----------
+    name
+        Also of its log file.
+    command
+        Program and arguments.
+    port
+        The port it listens on, which must be free before it starts; None when it listens on none.
+    environment
+        What it needs besides the environment all share.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    port: int | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def prefect_url(settings: Settings) -> str:
+    """Address of Prefect's API."""
+    return f"http://{LOOPBACK}:{settings.prefect_port}/api"
+
+
+def scheduler_url(settings: Settings) -> str:
+    """Address of the Dask scheduler: one that is there already, or ours."""
+    return settings.scheduler or f"tcp://{LOOPBACK}:{settings.scheduler_port}"
+
+
+def addresses(settings: Settings) -> dict[str, str]:
+    """Where a person looks, by what is seen there."""
+    found = {
+        "Prefect": f"http://{LOOPBACK}:{settings.prefect_port}",
+        "Reports": f"http://{LOOPBACK}:{settings.report_port}/reports/report.html",
+        "Drop folder": str(settings.inbox_folder),
+        "Dask scheduler": scheduler_url(settings),
+    }
+    if settings.scheduler is None:
+        found["Dask dashboard"] = f"http://{LOOPBACK}:{settings.dashboard_port}/status"
+    return found
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Environment that all processes share; what the user has set stays."""
+    defaults = {**PREFECT_ENVIRONMENT, "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+    home = settings.open_home().root
+    ours = {
+        "POPSCAN_HOME": str(home),
+        "POPSCAN_SCHEDULER": scheduler_url(settings),
+        "POPSCAN_REPORT_URL": settings.report_url or f"http://{LOOPBACK}:{settings.report_port}/reports",
+        "PREFECT_API_URL": prefect_url(settings),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_SERVER_UI_API_URL": prefect_url(settings),  # else the browser is told port 4200
+        # The first death of a worker already hands its cases back: the executor finds out which of them is to blame.
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+    }
+    if settings.prefect_database:
+        ours["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database
+    return {**defaults, **PREFECT_TUNING, **os.environ, **ours}
+
+
+def services(settings: Settings) -> list[Service]:
+    """All processes, in the order they start; the first is Prefect's server, which the others need."""
+    return [
+        Service(
+            "prefect-server",
+            _python("deployments.prefect_server", settings.prefect_port, os.getpid()),
+            settings.prefect_port,
+        ),
+        *([] if settings.scheduler else _dask(settings)),
+        *(
+            Service(f"worker-{pool}", _python("prefect", "worker", "start", "--pool", pool, "--name", pool))
+            for pool in POOLS
+        ),
+        Service("watch", _python("deployments.watch", settings.inbox_folder)),
+        Service("reports", _python("deployments.report_server", settings.report_port), settings.report_port),
+    ]
+
+
+def _dask(settings: Settings) -> list[Service]:
+    scheduler = ("--host", LOOPBACK, "--port", settings.scheduler_port)
+    dashboard = ("--dashboard-address", f"{LOOPBACK}:{settings.dashboard_port}")
+    return [
+        Service(
+            "dask-scheduler", _python("distributed.cli.dask_scheduler", *scheduler, *dashboard), settings.scheduler_port
+        ),
+        Service("dask-workers", _dask_workers(settings)),
+    ]
+
+
+def _dask_workers(settings: Settings) -> tuple[str, ...]:
+    """One process per GPU where there are GPUs, else one per core; a nanny replaces one that dies."""
+    if _has_gpu():
+        return _python("dask", "cuda", "worker", scheduler_url(settings), "--host", LOOPBACK, "--resources", "GPU=1")
+    workers = settings.workers or available_cores()
+    here = ("--host", LOOPBACK, "--no-dashboard")
+    return _python(
+        "distributed.cli.dask_worker", scheduler_url(settings), "--nworkers", workers, "--nthreads", 1, *here
+    )
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _python(module: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *map(str, arguments))

@@ -1,0 +1,226 @@
+"""`popscan up`: start everything on this machine, keep it running, and stop it in order."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from deployments.deploy import deploy
+from deployments.prefect_server import wait_for_server
+from deployments.services import LOOPBACK, Service, environment, prefect_url, services
+from flows.settings import Settings
+
+PID_FILE = "up.pid"
+LOGS = "logs"
+
+STOP_SECONDS = 20.0
+"""An orderly end takes some seconds, a Prefect worker with runs in hand the longest."""
+
+LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 0.5, 30.0
+"""Before a process that ended is started again; doubled each time, until it has stayed for a while."""
+
+PR_SET_PDEATHSIG = 1
+"""Linux, prctl(2): the signal a process gets when its parent dies."""
+
+
+class UpError(RuntimeError):
+    """It cannot be started, or is not running; the message says why and what to do."""
+
+
+def up(settings: Settings, on_ready: Callable[[], None]) -> None:
+    """Run all services until SIGINT or SIGTERM, then stop them.
+
+    Parameters
+    ----------
+    settings
+        Ports, folders, databases.
+    on_ready
+        Called once everything has been started and deployed.
+
+    Raises
+    ------
+    UpError
+        Popscan is up already in this home, or a port is taken.
+    """
+    home = settings.open_home().root
+    wanted = services(settings)
+    _check_free(home, wanted)
+    os.environ.update(environment(settings))
+    settings.inbox_folder.mkdir(parents=True, exist_ok=True)
+    (home / LOGS).mkdir(exist_ok=True)
+    (home / PID_FILE).write_text(str(os.getpid()))
+    supervisor = Supervisor(home / LOGS)
+    try:
+        server, *others = wanted
+        supervisor.start(server)
+        wait_for_server(prefect_url(settings), supervisor.keep_running)
+        deploy(settings)
+        for service in others:
+            supervisor.start(service)
+        on_ready()
+        supervisor.run()
+    finally:
+        supervisor.stop()
+        (home / PID_FILE).unlink(missing_ok=True)
+
+
+def down(settings: Settings) -> None:
+    """Stop what `up` has started from another terminal, and wait until it has ended.
+
+    Raises
+    ------
+    UpError
+        Nothing is running in this home, or it does not end.
+    """
+    home = settings.open_home().root
+    pid = _running(home)
+    if pid is None:
+        raise UpError(f"nothing is up in {home}")
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 3 * STOP_SECONDS
+    while _running(home) == pid:
+        if time.monotonic() > deadline:
+            raise UpError(f"process {pid} does not end; see {home / LOGS}")
+        time.sleep(0.1)
+
+
+def _check_free(home: Path, wanted: Sequence[Service]) -> None:
+    if pid := _running(home):
+        raise UpError(f"Popscan is up already in {home} (process {pid}); `popscan down` stops it")
+    for service in wanted:
+        if service.port is not None and _is_taken(service.port):
+            raise UpError(
+                f"port {service.port} for {service.name} is taken by another program; choose others by "
+                "POPSCAN_PREFECT_PORT, POPSCAN_SCHEDULER_PORT, POPSCAN_DASHBOARD_PORT, POPSCAN_REPORT_PORT"
+            )
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return True
+    return False
+
+
+def _running(home: Path) -> int | None:
+    """Process that is up in this home; a file that a killed one has left behind does not count."""
+    try:
+        pid = int((home / PID_FILE).read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    return None if pid == os.getpid() else pid
+
+
+class Supervisor:
+    """Child processes that are started again when they end, until they are told to stop."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: dict[str, _Child] = {}
+        self._stopping = False
+
+    def start(self, service: Service) -> None:
+        """Start one and keep it running from now on."""
+        self._children[service.name] = _Child(service, self._logs / f"{service.name}.log")
+
+    def run(self) -> None:
+        """Keep all running until SIGINT or SIGTERM."""
+        earlier = {sign: signal.signal(sign, self._ask_to_stop) for sign in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while not self._stopping:
+                self.keep_running()
+                time.sleep(0.2)
+        finally:
+            for sign, handler in earlier.items():
+                signal.signal(sign, handler)
+
+    def keep_running(self) -> None:
+        """Start those again that have ended and waited long enough."""
+        for child in self._children.values():
+            child.keep_running()
+
+    def stop(self) -> None:
+        """Stop all, side by side, and the first started last: what the others report to has to hear of their end."""
+        first, others = list(self._children.values())[:1], list(self._children.values())[1:]
+        for children in (others, first):
+            deadline = time.monotonic() + STOP_SECONDS
+            for child in children:
+                child.ask_to_stop()
+            for child in children:
+                child.wait_or_kill(deadline)
+        self._children.clear()
+
+    def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+
+class _Child:
+    """One process of a service, started again with growing waits."""
+
+    def __init__(self, service: Service, log: Path) -> None:
+        self._service, self._log = service, log
+        self._wait = LEAST_WAIT_SECONDS
+        self._ended: float | None = None
+        self._start()
+
+    def keep_running(self) -> None:
+        now = time.monotonic()
+        if self._process.poll() is None:
+            if now - self._began > 2 * MOST_WAIT_SECONDS:
+                self._wait = LEAST_WAIT_SECONDS
+            return
+        if self._ended is None:
+            self._ended = now
+            print(
+                f"{self._service.name} ended with status {self._process.returncode}; see {self._log}", file=sys.stderr
+            )
+        if now - self._ended >= self._wait:
+            self._wait = min(2 * self._wait, MOST_WAIT_SECONDS)
+            self._ended = None
+            self._start()
+
+    def ask_to_stop(self) -> None:
+        # One signal and then patience: a Prefect worker that gets a second one kills itself.
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def wait_or_kill(self, deadline: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.1, deadline - time.monotonic()))
+        with suppress(ProcessLookupError):  # flow runs are in its session: what is left of them goes too
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _start(self) -> None:
+        self._began = time.monotonic()
+        environment: Mapping[str, str] = {**os.environ, **self._service.environment}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._service.command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is ours to pass on, once and in order
+                preexec_fn=_end_with_parent,
+            )
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the supervisor is killed; only Linux can."""
+    if sys.platform == "linux":
+        with suppress(OSError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,217 @@
+"""Files of watched folders in the ledger: which have arrived, which have settled, which were ingested.
+
+What is ingested together is a *unit*, named by a text:
+
+- a study, by its StudyInstanceUID;
+- the files of one folder that are DICOM without such a UID, by the folder with a ``/`` at its end: ingest derives the
+  study from all of them (:mod:`ops.dicom.series`), so they go together, those ingested before included;
+- any other file (an archive, or no DICOM), by its path.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, func, select, text, update
+
+from storage import _schema as db
+from storage._engine import read, write
+from storage._statements import upsert
+from storage.records import utc_now
+
+FileState = tuple[int, int]
+"""Size in bytes and modification time in nanoseconds."""
+
+# Any constant of our own: the PostgreSQL advisory lock held by the one process that ingests arrivals.
+INGEST_LOCK = 0x706F7074
+
+# Values in one statement; SQLite takes 32,766 (SQLITE_MAX_VARIABLE_NUMBER).
+_PER_STATEMENT = 10_000
+
+_TABLE = db.arrival.c
+_UNIT = func.coalesce(_TABLE.study_uid, _TABLE.path)
+_ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2})")
+
+
+@dataclass(frozen=True)
+class ArrivalRecord:
+    """One file of a watched folder.
+
+    Attributes
+    ----------
+    path
+        Absolute.
+    size, mtime_ns
+        As it was when it was last taken in.
+    study_uid
+        Name of the study or the folder that it is part of (see the module); None for a file on its own.
+    changed_at
+        When it was seen to have changed, by our clock: its own time may lie in the past (``cp -p``, ``rsync -t``).
+    ingested_at
+        When it was ingested as it is now.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    study_uid: str | None
+    changed_at: str
+    ingested_at: str | None = None
+
+
+class Arrivals:
+    """The arrivals of one ledger, see `storage.ledger.Ledger.arrivals`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def known(self, folder: str) -> dict[str, FileState]:
+        """Path → state of every file on record below ``folder``, an absolute path."""
+        below = _stored(folder.rstrip("/") + "/")
+        # By substring: a range of texts follows the collation of the database, and LIKE ignores case in SQLite.
+        query = select(_TABLE.path, _TABLE.size, _TABLE.mtime_ns).where(
+            func.substr(_TABLE.path, 1, len(below)) == below
+        )
+
+        def states(connection: Connection) -> dict[str, FileState]:
+            return {_original(path): (size, mtime_ns) for path, size, mtime_ns in connection.execute(query)}
+
+        return read(self._engine, states)
+
+    def record(self, arrivals: Iterable[ArrivalRecord]) -> None:
+        """Record files that are new or have changed; whatever the records say, they are not ingested yet."""
+        rows = [{**vars(one), "path": _stored(one.path), "ingested_at": None} for one in arrivals]
+        for row in rows:
+            row["study_uid"] = None if row["study_uid"] is None else _stored(row["study_uid"])
+        write(self._engine, lambda connection: upsert(connection, db.arrival, rows, ["path"]))
+
+    def forget(self, paths: Iterable[str]) -> int:
+        """Remove files that are gone; return how many of them had not been ingested."""
+        stored = [_stored(path) for path in paths]
+
+        def remove(connection: Connection) -> int:
+            lost = 0
+            for some in _parts(stored):
+                waiting = select(func.count()).where(_TABLE.path.in_(some), _TABLE.ingested_at.is_(None))
+                lost += connection.execute(waiting).scalar_one()
+                connection.execute(delete(db.arrival).where(_TABLE.path.in_(some)))
+            return lost
+
+        return write(self._engine, remove) if stored else 0
+
+    def settled(self, before: str, since: str = "") -> list[str]:
+        """Return the units with files to ingest of which the last one changed at ``before`` or earlier, sorted.
+
+        Parameters
+        ----------
+        before
+            ISO 8601 in UTC as of `storage.records.utc_now`: now less the quiet time.
+        since
+            Only units whose last change is later: with the ``before`` of the previous call, each settling is met once.
+        """
+        query = _settled(before, since)
+        units = read(self._engine, lambda connection: connection.execute(query).scalars().all())
+        return sorted(map(_original, units))
+
+    def count_settled(self, before: str) -> int:
+        """Return how many units `settled` would return."""
+        query = select(func.count()).select_from(_settled(before, "").subquery())
+        return read(self._engine, lambda connection: connection.execute(query).scalar_one())
+
+    def of_units(self, units: Collection[str]) -> list[ArrivalRecord]:
+        """Return what has to be ingested of these units, in order of path.
+
+        Of a study the files not ingested yet; of a folder without study UIDs all of them, if any is not ingested yet.
+        """
+        stored = [_stored(unit) for unit in units]
+        folders = [unit for unit in stored if unit.endswith("/")]
+        paths = [unit for unit in stored if unit.startswith("/") and not unit.endswith("/")]
+        studies = [unit for unit in stored if not unit.startswith("/")]
+        waiting = _TABLE.ingested_at.is_(None)
+        touched = select(_TABLE.study_uid).where(waiting, _TABLE.study_uid.in_(folders))
+        conditions = [
+            *[and_(waiting, _TABLE.study_uid.in_(some)) for some in _parts(studies)],
+            *[and_(waiting, _TABLE.study_uid.is_(None), _TABLE.path.in_(some)) for some in _parts(paths)],
+            *([_TABLE.study_uid.in_(touched)] if folders else []),
+        ]
+        found = read(self._engine, lambda connection: [one for query in conditions for one in _rows(connection, query)])
+        return sorted(found, key=lambda record: record.path)
+
+    def unreadable_since(self, time: str) -> set[str]:
+        """Return the files that ingest has put on record as unreadable since ``time``; they may be readable later."""
+        rejected = db.rejected_file.c
+        query = select(rejected.path).where(rejected.reason == "unreadable_file", rejected.recorded_at >= time)
+        return read(self._engine, lambda connection: set(connection.execute(query).scalars()))
+
+    def mark_ingested(self, arrivals: Iterable[ArrivalRecord]) -> None:
+        """Mark files as ingested, given as they were read before: one that changed since then is left as it is."""
+        now = utc_now()
+        same = and_(*[_TABLE[name] == bindparam(f"was_{name}") for name in ("path", "size", "mtime_ns", "changed_at")])
+        statement = update(db.arrival).where(same).values(ingested_at=now)
+        rows = [
+            {
+                "was_path": _stored(one.path),
+                "was_size": one.size,
+                "was_mtime_ns": one.mtime_ns,
+                "was_changed_at": one.changed_at,
+            }
+            for one in arrivals
+        ]
+        if rows:
+            write(self._engine, lambda connection: connection.execute(statement, rows))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process ingests arrivals of this ledger, and keep others waiting meanwhile.
+
+        Two at once could pass each other on one study: the one that saw fewer of its slices would write last. Held by
+        a connection (PostgreSQL) or a file beside the database (SQLite), both of which end with the process; a
+        PostgreSQL that is started again has forgotten it.
+        """
+        if self._engine.dialect.name == "sqlite":
+            with open(f"{self._engine.url.database}-ingest", "w", encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+            return
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": INGEST_LOCK})
+            try:
+                yield
+            finally:
+                connection.invalidate()  # ends the session and with it the lock, also where the server is away
+
+
+def _settled(before: str, since: str) -> Select[tuple[str]]:
+    # Files ingested already need no look: a change makes a file one that is to be ingested.
+    last = func.max(_TABLE.changed_at)
+    return select(_UNIT).where(_TABLE.ingested_at.is_(None)).group_by(_UNIT).having(last <= before, last > since)
+
+
+def _rows(connection: Connection, condition: ColumnElement[bool]) -> list[ArrivalRecord]:
+    query: Select[Any] = select(db.arrival).where(condition)
+    return [ArrivalRecord(**{**row, "path": _original(row["path"])}) for row in connection.execute(query).mappings()]
+
+
+def _parts(values: list[str]) -> Iterator[list[str]]:
+    for first in range(0, len(values), _PER_STATEMENT):
+        yield values[first : first + _PER_STATEMENT]
+
+
+def _stored(path: str) -> str:
+    r"""Return ``path`` as databases take it, bytes of no character as ``\xe9``; `_original` is the way back."""
+    escaped = path.replace("\\", "\\\\")
+    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _original(stored: str) -> str:
+    return _ESCAPED.sub(lambda found: _unescaped(found[1]), stored) if "\\" in stored else stored
+
+
+def _unescaped(code: str) -> str:
+    # Bytes that are no UTF-8 are what `os.fsdecode` makes lone surrogates of: U+DC00 plus the byte (PEP 383).
+    return "\\" if code == "\\" else chr(0xDC00 + int(code[1:], 16))
