@@ -1,4 +1,4 @@
-"""Tell a Prefect server what to run: work pools, deployments with their schedules and triggers, and crash detection."""
+"""Tell a Prefect server what to run: work pools, and deployments with their schedules and triggers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import yaml
 
@@ -26,12 +24,6 @@ PATTERN = "calcium"
 POOLS = {"popscan-ingest": 4, "popscan-cpu": 4, "popscan-gpu": 2}
 """Work pools, and how many flow runs each takes side by side. Cases run on Dask: a flow run here only directs them."""
 
-HEARTBEAT_SECONDS = 30
-SILENT_SECONDS = 3 * HEARTBEAT_SECONDS + 10
-"""A run that has not been heard of for three heartbeats has died with its process: its state should say so."""
-
-CRASH_AUTOMATION = "popscan: runs that died with their process"
-
 
 class DeployError(RuntimeError):
     """Prefect did not take the deployments."""
@@ -46,7 +38,6 @@ def deploy(settings: Settings) -> None:
         ``prefect deploy`` failed; the message is what it printed.
     """
     _make_pools()
-    _detect_crashes()
     with TemporaryDirectory() as folder:
         file = Path(folder) / PREFECT_YAML.name
         file.write_text(for_programmes(PREFECT_YAML.read_text(encoding="utf-8"), programme_names()), encoding="utf-8")
@@ -96,38 +87,3 @@ def _make_pools() -> None:
                 client.create_work_pool(pool)
             else:
                 client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limit))
-
-
-def _detect_crashes() -> None:
-    """Let the server mark runs as crashed that stopped sending heartbeats, so that they hold no slot for ever."""
-    from prefect.automations import Automation
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import EventTrigger, Posture
-
-    beat = "prefect.flow-run.heartbeat"
-    ended = [f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")]
-    automation = Automation(
-        name=CRASH_AUTOMATION,
-        trigger=EventTrigger(
-            after={beat},
-            expect={beat, *ended},
-            match={"prefect.resource.id": ["prefect.flow-run.*"]},
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=SILENT_SECONDS),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None, force=False, state=StateType.CRASHED, message="its process went silent: killed, or lost"
-            )
-        ],
-    )
-    stored: Any = Automation  # synchronous when called from here; annotated as a coroutine
-    try:
-        automation.id = stored.read(name=CRASH_AUTOMATION).id
-    except ValueError:
-        stored.create(automation)
-    else:
-        stored.update(automation)

@@ -6,9 +6,10 @@ import os
 import sys
 from dataclasses import dataclass, field
 
-from deployments.deploy import HEARTBEAT_SECONDS, POOLS
+from deployments.deploy import POOLS
 from deployments.prefect_server import PREFECT_ENVIRONMENT
 from flows.settings import Settings, available_cores
+from flows.sweep import HEARTBEAT_SECONDS
 
 LOOPBACK = "127.0.0.1"
 

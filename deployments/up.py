@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from deployments.deploy import deploy
 from deployments.prefect_server import wait_for_server
 from deployments.services import LOOPBACK, Service, environment, prefect_url, services
@@ -28,8 +30,8 @@ STOP_SECONDS = 20.0
 LEAST_WAIT_SECONDS, MOST_WAIT_SECONDS = 0.5, 30.0
 """Before a process that ended is started again; doubled each time, until it has stayed for a while."""
 
-PR_SET_PDEATHSIG = 1
-"""Linux, prctl(2): the signal a process gets when its parent dies."""
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+"""Linux, prctl(2): the signal a process gets when its parent dies; becoming the parent of orphaned descendants."""
 
 
 class UpError(RuntimeError):
@@ -58,6 +60,7 @@ def up(settings: Settings, on_ready: Callable[[], None]) -> None:
     settings.inbox_folder.mkdir(parents=True, exist_ok=True)
     (home / LOGS).mkdir(exist_ok=True)
     (home / PID_FILE).write_text(str(os.getpid()))
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     supervisor = Supervisor(home / LOGS)
     try:
         server, *others = wanted
@@ -149,6 +152,7 @@ class Supervisor:
 
     def keep_running(self) -> None:
         """Start those again that have ended and waited long enough."""
+        self._reap_orphans()
         for child in self._children.values():
             child.keep_running()
 
@@ -162,6 +166,15 @@ class Supervisor:
             for child in children:
                 child.wait_or_kill(deadline)
         self._children.clear()
+        _kill_descendants()
+
+    def _reap_orphans(self) -> None:
+        """Take note of the end of flow runs whose worker has ended before them."""
+        ours = {child.pid for child in self._children.values()}
+        for process in psutil.Process().children():
+            if process.pid not in ours and process.status() == psutil.STATUS_ZOMBIE:
+                with suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
 
     def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -175,6 +188,10 @@ class _Child:
         self._wait = LEAST_WAIT_SECONDS
         self._ended: float | None = None
         self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def keep_running(self) -> None:
         now = time.monotonic()
@@ -200,9 +217,9 @@ class _Child:
     def wait_or_kill(self, deadline: float) -> None:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.1, deadline - time.monotonic()))
-        with suppress(ProcessLookupError):  # flow runs are in its session: what is left of them goes too
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
     def _start(self) -> None:
         self._began = time.monotonic()
@@ -220,7 +237,18 @@ class _Child:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the supervisor is killed; only Linux can."""
+    """Have the system end this process when the supervisor is killed."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _kill_descendants() -> None:
+    """Kill what is left: flow runs are in sessions of their own, and become ours when their worker has ended."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+            process.wait(STOP_SECONDS)
+
+
+def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        with suppress(OSError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(option, value)

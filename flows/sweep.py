@@ -20,12 +20,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.server.schemas.schedules import SCHEDULE_TYPES
-from prefect.states import Completed
+from prefect.states import Completed, Crashed
 from pydantic import TypeAdapter
 
 from flows import events
@@ -37,12 +37,19 @@ from storage.records import utc_time
 
 INGEST = "ingest-settled/inbox"
 
+HEARTBEAT = "prefect.flow-run.heartbeat"
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
 LOOK_BACK = timedelta(days=40)
 MAX_WINDOWS = 10_000
 """How far back a missed window is looked for: a monthly one is found, one a minute is not listed to the end."""
 
 SERVER_SCHEDULES: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 """The server's schedules know their times; the client's are only their description."""
+
+HEARTBEAT_SECONDS = 30
+SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS + 10)
+"""A run that has not been heard of for three heartbeats has died with its process, and its worker could not say so."""
 
 ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 
@@ -61,12 +68,30 @@ def sweep() -> State[dict[str, str]]:
     with settings.open_home().open_ledger() as ledger:
         due = _due(settings, ledger)
     with get_client(sync_client=True) as client:
+        _bury_silent_runs(client, datetime.now(UTC))
         for programme in programme_names():
             if missed := missed_window(client, screening(programme), datetime.now(UTC)):
                 due.setdefault(screening(programme), f"the window of {missed:%Y-%m-%d %H:%M} was missed")
         started = {name: reason for name, reason in due.items() if _start(client, name, reason)}
     text = "; ".join(f"{name}: {reason}" for name, reason in started.items())
     return Completed(message=text or "nothing was due", data=started)
+
+
+def _bury_silent_runs(client: SyncPrefectClient, now: datetime) -> None:
+    """Mark runs as crashed that have gone silent: they would hold their deployment's slot for ever."""
+    active = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE)))
+    for run in client.read_flow_runs(flow_run_filter=active):
+        signs = [moment for moment in (run.start_time, run.state and run.state.timestamp) if moment]
+        if max(signs, default=now) + SILENT < now and _last_heartbeat(client, run) + SILENT < now:
+            get_run_logger().warning("run %s has gone silent", run.name)
+            client.set_flow_run_state(run.id, Crashed(message="its process went silent: killed, or lost"), force=True)
+
+
+def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime:
+    wanted = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}, "order": "DESC"}
+    answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
+    events_found = answer.json()["events"]
+    return datetime.fromisoformat(events_found[0]["occurred"]) if events_found else LONG_AGO
 
 
 def screening(programme: str) -> str:
