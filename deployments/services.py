@@ -1,4 +1,7 @@
-"""The processes of `popscan up`: what each is started with. Nothing here starts anything."""
+"""The processes of `popscan up`: what each is started with. Nothing here starts anything.
+
+Prefect reads its environment when it is imported, so nothing that imports it may be imported here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,7 @@ from dataclasses import dataclass, field
 
 from deployments.deploy import POOLS
 from deployments.prefect_server import PREFECT_ENVIRONMENT
-from flows.settings import Settings, available_cores
-from flows.sweep import HEARTBEAT_SECONDS
+from flows.settings import HEARTBEAT_SECONDS, Settings, available_cores
 
 LOOPBACK = "127.0.0.1"
 

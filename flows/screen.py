@@ -31,6 +31,7 @@ from flows.programmes import load_programme
 from flows.programmes.programme import Programme
 from flows.reclassification import reclassification
 from flows.settings import Settings
+from flows.stopwatch import Stopwatch
 from ops.verdict import ResultStatus
 from storage.ledger import Ledger
 from storage.records import utc_now
@@ -97,14 +98,16 @@ def compute(
     Exception
         What kept a batch from running at all, such as a cluster without workers: later batches are not tried.
     """
-    settings, began = Settings(), utc_now()
+    settings, began, watch = Settings(), utc_now(), Stopwatch()
     home = settings.open_home()
     declared = load_programme(programme).with_policy(settings.options(programme))
     with home.open_ledger() as ledger:
-        expected = overview(ledger, declared, home.stores, wanted, retry_quarantined)
+        with watch.phase("overview"):
+            expected = overview(ledger, declared, home.stores, wanted, retry_quarantined)
         get_run_logger().info("%s", expected)
-        pages = plan_pages(ledger, declared, home.stores, wanted, retry_quarantined, settings.batch_size)
-        run = _Run(settings, ledger, declared, artifacts.Progress(programme, expected.cases))
+        planned = plan_pages(ledger, declared, home.stores, wanted, retry_quarantined, settings.batch_size)
+        pages = watch.each("planning", planned)
+        run = _Run(settings, ledger, declared, artifacts.Progress(programme, expected.cases), watch)
         if expected.cases or canaries:
             with scheduler_address(settings) as run.scheduler:
                 if canaries:
@@ -112,7 +115,9 @@ def compute(
                 error = _run_batches(run, pages)
         else:
             error = _run_batches(run, pages)
-        write_outputs(home, ledger)
+        with watch.phase("outputs"):
+            write_outputs(home, ledger)
+        get_run_logger().info("time spent: %s", watch)
         summary = _summary(expected, run, ledger, home)
         _show(settings, home, ledger, declared, summary)
         if expected.counts["stale"]:
@@ -131,6 +136,7 @@ class _Run:
     ledger: Ledger
     programme: Programme
     progress: artifacts.Progress
+    watch: Stopwatch
     scheduler: str = ""
     computed: int = 0
     failed: int = 0
@@ -157,16 +163,19 @@ def _run_batches(run: _Run, pages: Iterable[Plan]) -> Exception | None:
     """Run all batches; return why one failed. What is not about its cases ends the run there and then."""
     failed, first = None, 1
     for batch in _batches(pages, run.settings.batch_size):
-        run.commit_what_needs_no_computing(batch)
+        with run.watch.phase("refusals"):
+            run.commit_what_needs_no_computing(batch)
         if batch.cases:
             last = first + len(batch.cases) - 1
-            state: Any = run_batch(run, batch.cases, first, last, run.progress.total, return_state=True)
+            with run.watch.phase("computing"):
+                state: Any = run_batch(run, batch.cases, first, last, run.progress.total, return_state=True)
             first = last + 1
             if not state.is_completed():
                 failed = state.result(raise_on_failure=False)
                 if not isinstance(failed, BatchFailedError):
                     return failed if isinstance(failed, Exception) else RuntimeError(f"batch ended as {state.name}")
-        _watch_lanes(run)
+        with run.watch.phase("charts"):
+            _watch_lanes(run)
     return failed
 
 
@@ -238,6 +247,7 @@ def _summary(expected: Overview, run: _Run, ledger: Ledger, home: Home) -> dict[
         "failed": run.failed,
         "quarantined": expected.counts["quarantined"],
         "lanes_paused": run.paused,
+        "seconds": run.watch.seconds,
         "results": by_status,
         "not_evaluable_by_reason": by_reason,
         "table": home.table.url,

@@ -14,6 +14,9 @@ from flows.home import Home
 from flows.programmes import programme_names
 from tasks.stage import Placement
 
+HEARTBEAT_SECONDS = 30
+"""How often a flow run tells Prefect that it is alive."""
+
 
 class Settings(BaseSettings):
     """How Popscan runs on this machine; every field is ``POPSCAN_<FIELD>`` in the environment."""

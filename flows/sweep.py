@@ -31,7 +31,7 @@ from pydantic import TypeAdapter
 from flows import events
 from flows.plan import SCREENED, overview
 from flows.programmes import load_programme, programme_names
-from flows.settings import Settings
+from flows.settings import HEARTBEAT_SECONDS, Settings
 from storage.ledger import Ledger
 from storage.records import utc_time
 
@@ -47,7 +47,6 @@ MAX_WINDOWS = 10_000
 SERVER_SCHEDULES: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 """The server's schedules know their times; the client's are only their description."""
 
-HEARTBEAT_SECONDS = 30
 SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS + 10)
 """A run that has not been heard of for three heartbeats has died with its process, and its worker could not say so."""
 

@@ -59,42 +59,77 @@ def s3_location(s3_server: Location) -> Location:
     return s3_server.child(uuid.uuid4().hex)
 
 
+class Postgres:
+    """A real PostgreSQL in a folder, whose superuser ``postgres`` needs no password; for its socket, the folder.
+
+    It can be killed like a machine that loses power, and started again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._user = folder, _unprivileged_user()
+        self._server: subprocess.Popen[bytes] | None = None
+        if self._user is not None:
+            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+        command = [_postgres_program("initdb"), "-D", str(folder / "data"), *options]
+        subprocess.run(command, check=True, capture_output=True, cwd=folder, **_as_user(self._user))
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        options = ["-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+        command = [_postgres_program("postgres"), "-D", str(self.folder / "data"), *options]
+        with (self.folder / "server.log").open("ab") as log:
+            self._server = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                **_as_user(self._user),
+            )
+        _wait_until(lambda: _accepts(self.folder), self._server, self.folder)
+
+    def kill(self) -> None:
+        """Kill it with all its backends, without any chance to tidy up."""
+        if self._server is not None:
+            os.killpg(self._server.pid, signal.SIGKILL)
+            self._server.wait()
+
+    def stop(self) -> None:
+        """Stop it at once, without waiting for clients."""
+        if self._server is not None and self._server.poll() is None:
+            self._server.send_signal(signal.SIGINT)
+            self._server.wait(timeout=15)
+
+    def create(self, database: str) -> None:
+        """Make an empty database."""
+        with psycopg.connect(host=str(self.folder), user="postgres", dbname="postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{database}"')
+
+    def url(self, database: str, driver: str = "psycopg") -> str:
+        """SQLAlchemy URL of a database."""
+        return f"postgresql+{driver}://postgres@/{database}?host={self.folder}"
+
+
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Path]:
-    """Socket folder of a real PostgreSQL whose superuser ``postgres`` needs no password."""
-    programs = {name: _postgres_program(name) for name in ("initdb", "postgres")}
+def postgres_server() -> Iterator[Postgres]:
+    """A real PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="popscan-pg-") as name:
-        folder, user = Path(name), _unprivileged_user()
-        if user is not None:
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        cluster = str(folder / "data")
-        initdb = [
-            programs["initdb"],
-            "-D",
-            cluster,
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C",
-            "--no-sync",
-        ]
-        subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **_as_user(user))
-        command = [programs["postgres"], "-D", cluster, "-k", name, "-c", "listen_addresses=", "-c", "fsync=off"]
-        with _running(command, folder, signal.SIGINT, user) as server:
-            _wait_until(lambda: _accepts(folder), server, folder)
-            yield folder  # SIGINT stops it at once, without waiting for clients
+        server = Postgres(Path(name))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Path) -> Iterator[str]:
+def postgres_url(postgres_server: Postgres) -> Iterator[str]:
     """SQLAlchemy URL of an empty database of its own."""
     database = f"t{uuid.uuid4().hex}"
-    with psycopg.connect(host=str(postgres_server), user="postgres", dbname="postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{database}"')
-        yield f"postgresql+psycopg://postgres@/{database}?host={postgres_server}"
+    postgres_server.create(database)
+    yield postgres_server.url(database)
+    with psycopg.connect(
+        host=str(postgres_server.folder), user="postgres", dbname="postgres", autocommit=True
+    ) as connection:
         connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
 
 

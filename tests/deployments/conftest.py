@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import s3_server
+from tests.servers import postgres_server, s3_server
 
-__all__ = ["s3_server"]
+__all__ = ["postgres_server", "s3_server"]
 
 REPOSITORY = Path(__file__).parents[2]
 

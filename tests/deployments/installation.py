@@ -92,10 +92,13 @@ class Installation:
         """Wait until something is so and return it."""
         deadline = time.monotonic() + seconds
         while not (found := self._try(is_so)):
-            running = self._process is not None and self._process.poll() is None
-            assert running and time.monotonic() < deadline, self._what_happened()
+            assert self._is_running(), self._what_happened()
+            assert time.monotonic() < deadline, self._what_happened()
             time.sleep(0.2)
         return found
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @staticmethod
     def _try(is_so: Callable[[], Any]) -> Any:

@@ -154,6 +154,10 @@ def test_what_events_missed_the_sweep_finds(up: Installation, tmp_path: Path) ->
         up.enable_automations(True)
 
 
+def test_it_starts_no_server_but_its_own(up: Installation) -> None:
+    assert "temporary server" not in up.log.read_text()
+
+
 def test_it_stops_in_order_and_leaves_nothing_behind(up: Installation) -> None:
     assert "Everything is down." in up.popscan("down")
     for page in up.pages.values():
