@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from deployments.pidfile import owner
+from deployments.services import prefect_url
 from flows.settings import Settings
 
 app = App(
@@ -24,7 +27,7 @@ class UsageError(Exception):
 
 
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment; where `popscan up` is up in the home, its Prefect server is used.
 
     Raises
     ------
@@ -34,10 +37,13 @@ def load_settings() -> Settings:
     from pydantic import ValidationError
 
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         problems = "; ".join(f"POPSCAN_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise UsageError(f"a setting cannot be used: {problems}") from error
+    if owner(settings.home.expanduser()) is not None:
+        os.environ.setdefault("PREFECT_API_URL", prefect_url(settings))
+    return settings
 
 
 def check_programme(name: str, settings: Settings) -> None:

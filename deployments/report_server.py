@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from flows.settings import Settings
 
@@ -12,7 +13,18 @@ SERVED = ("/reports/", "/objects/")
 """Folders of the home that are shown: not the ledger, not the volumes."""
 
 
+HOSTS = ("127.0.0.1", "localhost")
+"""Names by which a browser may ask: a page elsewhere cannot read reports by giving its own name our address."""
+
+
 class _Handler(SimpleHTTPRequestHandler):
+    def send_head(self) -> Any:
+        """Answer those who ask for this machine by its own name."""
+        if self.headers.get("Host", "").partition(":")[0] not in HOSTS:
+            self.send_error(403)
+            return None
+        return super().send_head()
+
     def translate_path(self, path: str) -> str:
         """Map an address to a file; anything outside the served folders is a file that is not there."""
         found = super().translate_path(path)

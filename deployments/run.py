@@ -22,6 +22,10 @@ OnProgress = Callable[[int, int], None]
 """``on_progress(done, total)``."""
 
 
+class BusyError(RuntimeError):
+    """Another run does the same just now."""
+
+
 def simulate(out: Path, participants: int, seed: int, screening: bool = False) -> dict[str, Any]:
     """Write a simulated cohort, participants side by side on all cores, and return its truth."""
     from tasks.simulate import simulate_study, write_truth
@@ -75,31 +79,32 @@ def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
 
 def screen(programme: str, retry_quarantined: bool = False) -> dict[str, Any]:
     """Run the flow ``screen`` and return its summary; needs a Prefect server."""
-    from flows.artifacts import LISTENER
     from flows.screen import screen as screen_flow
 
-    with _progress("Screening") as listener:
-        token = LISTENER.set(listener)
-        try:
-            done: Any = screen_flow(programme, retry_quarantined)
-        finally:
-            LISTENER.reset(token)
-    summary: dict[str, Any] = done
-    return summary
+    return _run("Screening", screen_flow, programme, retry_quarantined)
 
 
 def reprocess(programme: str) -> dict[str, Any]:
     """Run the flow ``reprocess`` and return its summary; needs a Prefect server."""
-    from flows.artifacts import LISTENER
     from flows.reprocess import reprocess as reprocess_flow
 
-    with _progress("Reprocessing") as listener:
+    return _run("Reprocessing", reprocess_flow, programme)
+
+
+def _run(title: str, flow: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Run a flow here, with a bar, and return its result."""
+    from prefect.exceptions import CancelledRun
+
+    from flows.artifacts import LISTENER
+
+    with _progress(title) as listener:
         token = LISTENER.set(listener)
         try:
-            done: Any = reprocess_flow(programme)
+            summary: dict[str, Any] = flow(*arguments)
+        except CancelledRun as error:
+            raise BusyError(str(error)) from None
         finally:
             LISTENER.reset(token)
-    summary: dict[str, Any] = done
     return summary
 
 

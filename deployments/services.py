@@ -24,7 +24,9 @@ PREFECT_TUNING = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "5",
     "PREFECT_SERVER_CONCURRENCY_INITIAL_DEPLOYMENT_LEASE_DURATION": "60",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),
+    # Runs, their logs and artifacts go after a month: the ledger is the record, and a sweep every five minutes adds up.
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 24 * 3600),
     # A server that restarts is away for some ten seconds; a run should not die of that.
     "PREFECT_CLIENT_MAX_RETRIES": "10",
     "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,502,503,504",
@@ -77,7 +79,7 @@ def addresses(settings: Settings) -> dict[str, str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Environment that all processes share; what the user has set stays."""
+    """Environment that all processes share; what the user has set stays, with paths that hold in every folder."""
     defaults = {**PREFECT_ENVIRONMENT, "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
     home = settings.open_home().root
     ours = {
@@ -87,9 +89,12 @@ def environment(settings: Settings) -> dict[str, str]:
         "PREFECT_API_URL": prefect_url(settings),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_API_URL": prefect_url(settings),  # else the browser is told port 4200
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{LOOPBACK}:{settings.prefect_port}",  # else any page may post
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),  # by which the sweep tells the dead
         # The first death of a worker already hands its cases back: the executor finds out which of them is to blame.
         "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
     }
+    ours |= {f"POPSCAN_{name.upper()}": place for name, place in settings.absolute_places().items()}
     if settings.prefect_database:
         ours["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database
     return {**defaults, **PREFECT_TUNING, **os.environ, **ours}

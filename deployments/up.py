@@ -13,16 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, Self
 
 import psutil
 
 from deployments.deploy import deploy
+from deployments.pidfile import claimed, owner
 from deployments.prefect_server import wait_for_server
 from deployments.services import LOOPBACK, Service, environment, prefect_url, services
 from flows.settings import Settings
 
-PID_FILE = "up.pid"
 LOGS = "logs"
+
+LOG_BYTES = 10_000_000
+"""Size beyond which a log is put aside when its process starts; one older log is kept."""
 
 STOP_SECONDS = 20.0
 """An orderly end takes some seconds, a Prefect worker with runs in hand the longest."""
@@ -54,26 +58,29 @@ def up(settings: Settings, on_ready: Callable[[], None]) -> None:
         Popscan is up already in this home, or a port is taken.
     """
     home = settings.open_home().root
-    wanted = services(settings)
-    _check_free(home, wanted)
-    os.environ.update(environment(settings))
-    settings.inbox_folder.mkdir(parents=True, exist_ok=True)
-    (home / LOGS).mkdir(exist_ok=True)
-    (home / PID_FILE).write_text(str(os.getpid()))
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    supervisor = Supervisor(home / LOGS)
-    try:
-        server, *others = wanted
-        supervisor.start(server)
-        wait_for_server(prefect_url(settings), supervisor.keep_running)
-        deploy(settings)
-        for service in others:
-            supervisor.start(service)
-        on_ready()
-        supervisor.run()
-    finally:
-        supervisor.stop()
-        (home / PID_FILE).unlink(missing_ok=True)
+    with claimed(home) as is_ours:
+        if not is_ours:
+            raise UpError(f"Popscan is up already in {home} (process {owner(home)}); `popscan down` stops it")
+        wanted = services(settings)
+        _check_free(wanted)
+        os.environ.update(environment(settings))
+        settings.inbox_folder.mkdir(parents=True, exist_ok=True)
+        (home / LOGS).mkdir(exist_ok=True)
+        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        with Supervisor(home / LOGS) as supervisor:
+            _start(wanted, settings, supervisor)
+            if not supervisor.is_asked_to_stop:
+                on_ready()
+            supervisor.run()
+
+
+def _start(wanted: Sequence[Service], settings: Settings, supervisor: Supervisor) -> None:
+    server, *others = wanted
+    supervisor.start(server)
+    wait_for_server(prefect_url(settings), supervisor.keep_running)
+    deploy(settings)
+    for service in others:
+        supervisor.start(service)
 
 
 def down(settings: Settings) -> None:
@@ -85,20 +92,18 @@ def down(settings: Settings) -> None:
         Nothing is running in this home, or it does not end.
     """
     home = settings.open_home().root
-    pid = _running(home)
+    pid = owner(home)
     if pid is None:
         raise UpError(f"nothing is up in {home}")
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 3 * STOP_SECONDS
-    while _running(home) == pid:
+    while owner(home) == pid:
         if time.monotonic() > deadline:
             raise UpError(f"process {pid} does not end; see {home / LOGS}")
         time.sleep(0.1)
 
 
-def _check_free(home: Path, wanted: Sequence[Service]) -> None:
-    if pid := _running(home):
-        raise UpError(f"Popscan is up already in {home} (process {pid}); `popscan down` stops it")
+def _check_free(wanted: Sequence[Service]) -> None:
     for service in wanted:
         if service.port is not None and _is_taken(service.port):
             raise UpError(
@@ -117,23 +122,23 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _running(home: Path) -> int | None:
-    """Process that is up in this home; a file that a killed one has left behind does not count."""
-    try:
-        pid = int((home / PID_FILE).read_text())
-        os.kill(pid, 0)
-    except (OSError, ValueError):
-        return None
-    return None if pid == os.getpid() else pid
-
-
 class Supervisor:
     """Child processes that are started again when they end, until they are told to stop."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._children: dict[str, _Child] = {}
-        self._stopping = False
+        self._handlers: dict[int, Any] = {}
+        self.is_asked_to_stop = False
+
+    def __enter__(self) -> Self:
+        self._handlers = {sign: signal.signal(sign, self._ask_to_stop) for sign in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop()
+        for sign, handler in self._handlers.items():
+            signal.signal(sign, handler)
 
     def start(self, service: Service) -> None:
         """Start one and keep it running from now on."""
@@ -141,14 +146,9 @@ class Supervisor:
 
     def run(self) -> None:
         """Keep all running until SIGINT or SIGTERM."""
-        earlier = {sign: signal.signal(sign, self._ask_to_stop) for sign in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            while not self._stopping:
-                self.keep_running()
-                time.sleep(0.2)
-        finally:
-            for sign, handler in earlier.items():
-                signal.signal(sign, handler)
+        while not self.is_asked_to_stop:
+            self.keep_running()
+            time.sleep(0.2)
 
     def keep_running(self) -> None:
         """Start those again that have ended and waited long enough."""
@@ -156,7 +156,7 @@ class Supervisor:
         for child in self._children.values():
             child.keep_running()
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         """Stop all, side by side, and the first started last: what the others report to has to hear of their end."""
         first, others = list(self._children.values())[:1], list(self._children.values())[1:]
         for children in (others, first):
@@ -177,7 +177,7 @@ class Supervisor:
                     os.waitpid(process.pid, os.WNOHANG)
 
     def _ask_to_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stopping = True
+        self.is_asked_to_stop = True
 
 
 class _Child:
@@ -223,6 +223,7 @@ class _Child:
 
     def _start(self) -> None:
         self._began = time.monotonic()
+        _keep_one_older(self._log)
         environment: Mapping[str, str] = {**os.environ, **self._service.environment}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -234,6 +235,12 @@ class _Child:
                 start_new_session=True,  # Ctrl-C in the terminal is ours to pass on, once and in order
                 preexec_fn=_end_with_parent,
             )
+
+
+def _keep_one_older(log: Path) -> None:
+    """Begin a new log where the present one has grown large."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _end_with_parent() -> None:

@@ -24,13 +24,18 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows.reclassification import Reclassification
+from flows.programmes.programme import Programme
+from flows.reclassification import Reclassification, category_of
 from ops.verdict import ResultStatus
+from storage.lanes import LaneRecord
 from storage.objects import ObjectStore
 from storage.records import ResultRecord
 
 RESULT_ROWS = 500
 """Rows of the results artifact; Prefect keeps artifacts in its database, and the Parquet table has all of them."""
+
+LANE_ROWS = 100
+"""Rows of the lanes artifact, the paused ones first; ``popscan lanes list`` prints all."""
 
 PICTURES = 6
 PICTURE_WIDTH = 640
@@ -51,10 +56,14 @@ class Progress:
 
     def __init__(self, programme: str, total: int) -> None:
         self.total, self._done = total, 0
-        self._began = self._updated = time.monotonic()
         self._artifact: Any = None
+        self.start()
         if total:
             self._artifact = attempt(create_progress_artifact, 0.0, key=f"screen-{programme}-progress")
+
+    def start(self) -> None:
+        """Start the clock: what came before, such as canaries, is not the pace of the cases."""
+        self._began = self._updated = time.monotonic()
 
     def advance(self, cases: int) -> None:
         """Count finished cases."""
@@ -81,38 +90,53 @@ def pace(done: int, total: int, seconds: float) -> str:
     return f"{text}, ready in {left} ({datetime.now(UTC) + left:%Y-%m-%d %H:%M} UTC)"
 
 
-def show_results(programme: str, records: Sequence[ResultRecord], total: int) -> None:
+def show_results(programme: Programme, records: Sequence[ResultRecord], total: int) -> None:
     """Table of the first results of ``total``."""
     attempt(
         create_table_artifact,
-        [_row(record) for record in records],
-        key=f"screen-{programme}-results",
-        description=f"First {len(records)} of {total} current results",
+        [_row(programme, record) for record in records],
+        key=f"screen-{programme.name}-results",
+        description=f"{len(records):,} of {total:,} current results, in order of case",
     )
 
 
-def show_refusals(programme: str, reasons: Sequence[tuple[str, int]]) -> None:
-    """Table of cases without a number, by reason."""
+def show_refusals(programme: str, reasons: Sequence[tuple[str, int]], total: int) -> None:
+    """Table of cases without a number, by reason, out of ``total`` with a result."""
     lines = ["| reason | cases |", "|---|---:|", *(f"| {reason} | {count} |" for reason, count in reasons)]
     attempt(
         create_markdown_artifact,
         "\n".join(lines),
         key=f"screen-{programme}-refusals",
-        description="Cases without a number",
+        description=f"{sum(count for _, count in reasons):,} of {total:,} cases have no number",
     )
 
 
-def show_pictures(programme: str, records: Sequence[ResultRecord], objects: ObjectStore) -> None:
-    """Pictures of the highest findings, as small JPEGs inside the artifact."""
-    shown = [(record, picture) for record in records if (picture := _picture(record, objects))]
-    if shown:
-        parts = [f"### {record.case_id}\n\n![{record.case_id}]({picture})" for record, picture in shown]
+def show_pictures(programme: Programme, records: Sequence[ResultRecord], objects: ObjectStore) -> None:
+    """Pictures of the highest findings that are not zero, as small JPEGs inside the artifact."""
+    parts = []
+    for record in records:
+        row = _row(programme, record)
+        if row["value"] and (picture := _picture(record, objects)):
+            parts.append("### {case}\n\n{measurement} {value}, {category}\n\n![{case}]".format(**row) + f"({picture})")
+    if parts:
         attempt(
             create_markdown_artifact,
             "\n\n".join(parts),
-            key=f"screen-{programme}-highest",
-            description="Highest findings",
+            key=f"screen-{programme.name}-highest",
+            description=f"The {len(parts)} highest findings",
         )
+
+
+def show_lanes(programme: str, lanes: Sequence[LaneRecord]) -> None:
+    """Table of lanes: which are paused, since when, and why."""
+    paused = sum(lane.paused_at is not None for lane in lanes)
+    listed = sorted(lanes, key=lambda lane: lane.paused_at is None)[:LANE_ROWS]
+    attempt(
+        create_table_artifact,
+        [_lane_row(lane) for lane in listed],
+        key=f"screen-{programme}-lanes",
+        description=f"{paused:,} of {len(lanes):,} lanes are paused and hold their studies",
+    )
 
 
 def show_reclassification(programme: str, found: Reclassification) -> None:
@@ -132,9 +156,15 @@ def show_reclassification(programme: str, found: Reclassification) -> None:
     )
 
 
-def show_link(programme: str, address: str) -> None:
-    """Link to the report."""
-    attempt(create_link_artifact, link=address, key=f"screen-{programme}-report", link_text="Report")
+def show_link(key: str, address: str) -> None:
+    """Link to the report, under the key of an artifact."""
+    attempt(
+        create_link_artifact,
+        link=address,
+        key=key,
+        link_text="Open the report",
+        description="Report on all current results",
+    )
 
 
 def attempt(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -146,9 +176,32 @@ def attempt(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         return None
 
 
-def _row(record: ResultRecord) -> dict[str, Any]:
+def _row(programme: Programme, record: ResultRecord) -> dict[str, Any]:
+    """Return the same columns for every result: Prefect shows those of the first row only."""
     values = {m.name: m.value for m in record.measurements if m.status is ResultStatus.OK}
-    return {"case": record.case_id, "status": record.status.value, "reason": record.reason or "", **values}
+    name = next((name for name in programme.severity if name in values), "")
+    value = values.get(name)
+    is_ok = record.status is ResultStatus.OK
+    return {
+        "case": record.case_id,
+        "status": record.status.value,
+        "value": round(value, 2) if isinstance(value, float) else "",
+        "category": category_of(record, programme.categories).label if is_ok else "",
+        "measurement": name,
+        "reason": record.reason or "",
+    }
+
+
+def _lane_row(lane: LaneRecord) -> dict[str, str]:
+    state = f"paused since {lane.paused_at[:16].replace('T', ' ')}" if lane.paused_at else "runs"
+    return {
+        "lane": lane.lane_id,
+        "state": state,
+        "why": lane.reason,
+        "scanner": lane.scanner,
+        "kernel": lane.kernel,
+        "site": lane.site,
+    }
 
 
 def _picture(record: ResultRecord, objects: ObjectStore) -> str | None:

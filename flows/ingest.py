@@ -60,7 +60,7 @@ def ingest_settled() -> dict[str, Any]:
     """
     settings = Settings()
     home = settings.open_home()
-    with home.open_ledger() as ledger, ledger.arrivals.alone():
+    with home.open_ledger() as ledger, ledger.alone("ingest"):
         run = _Run(home, ledger, settings.quiet_seconds)
         while run.ingest_settled():
             pass

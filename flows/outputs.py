@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
@@ -16,11 +14,11 @@ from storage.ledger import Ledger
 from storage.tables import write_results_table
 
 
-def write_outputs(home: Home, ledger: Ledger, truth: dict[str, Any] | None = None) -> None:
+def write_outputs(home: Home, ledger: Ledger) -> None:
     """Write the Parquet table and the report of all current results."""
     write_results_table(ledger.iter_results(), home.table)
     home.report.parent.mkdir(parents=True, exist_ok=True)
-    write_report(ledger, home.objects, home.report, truth)
+    write_report(ledger, home.objects, home.report)
 
 
 @flow(name="report", flow_run_name="report")

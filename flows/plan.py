@@ -216,10 +216,10 @@ def _plan_page(ledger: Ledger, asked: _Asked, series: Sequence[SeriesRecord]) ->
         pending = _pending(group[0].study_uid, selection, group, asked.recipe, asked.stores)
         state = known.get(pending.case_id)
         need = _need(state, pending, earlier, asked.retry_quarantined)
-        if need == "stale":
-            stale.append(pending)
         if need in SCREENED and _is_held(name, selection, paused):
             need = "held"
+        if need == "stale":
+            stale.append(pending)
         counts[need] += 1
         if need == "restored":
             restored[pending.case_id] = pending.fingerprint

@@ -199,9 +199,7 @@ class Reclassification:
         return document
 
 
-def reclassification(
-    ledger: Ledger, programme: Programme, since: str | None = None, cases: Collection[str] | None = None
-) -> Reclassification:
+def reclassification(ledger: Ledger, programme: Programme, since: str | None = None) -> Reclassification:
     """Compare current results with those they replaced, in constant memory.
 
     Parameters
@@ -211,11 +209,9 @@ def reclassification(
     since
         Only current results made then or later, a time as of `storage.records.utc_time`. One that was made current
         again, as after a change that was taken back, counts by when it was made.
-    cases
-        Only of these case ids.
     """
     tally = _Tally(programme)
-    for replacement in ledger.changes.replacements(programme.name, since, cases):
+    for replacement in ledger.changes.replacements(programme.name, since):
         tally.add(replacement)
     return tally.result(since)
 

@@ -21,6 +21,7 @@ from ops.verdict import VerdictStatus
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.records import INGEST_PROGRAMME, ResultRecord, SeriesOutline
+from storage.urls import Location
 
 # Rows of the series table; a population has more series than a page should hold, and `popscan verdicts` lists all.
 MAX_SERIES_ROWS = 1000
@@ -51,9 +52,7 @@ def write_report(ledger: Ledger, objects: ObjectStore, out: Path, truth: Mapping
     environment = Environment(loader=PackageLoader("flows"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "pretty": _pretty_json}
     page = environment.get_template("report.html").render(view(ledger, objects, out, truth))
-    partial = out.with_name(out.name + ".part")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(out)
+    Location(str(out)).write_bytes(page.encode())
     return out
 
 

@@ -8,11 +8,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.plan import REPROCESSED
-from flows.screen import compute, run_name
+from flows.screen import Canaries, compute, run_name
 
 
 @flow(name="reprocess", flow_run_name=run_name)
-def reprocess(programme: str, canaries: bool = False) -> State[dict[str, Any]]:
+def reprocess(programme: str, canaries: Canaries = "never") -> State[dict[str, Any]]:
     """Compute stale results of one programme anew; as `flows.screen.compute`, which see.
 
     The earlier results stay readable beside the new ones (`popscan explain`, `popscan reclassification`).

@@ -8,16 +8,19 @@ shows parameters to everybody, and a database address may hold a password.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 from distributed import Client
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task, exponential_backoff
 
 from flows import artifacts, events
@@ -56,19 +59,23 @@ class BatchFailedError(RuntimeError):
 
 
 def run_name() -> str:
-    """Name of a flow run, e.g. ``screen calcium 2026-11-25 02:00``: what, and for when."""
+    """Name of a flow run, e.g. ``screen calcium 2026-11-25 02:00 UTC``: what, and for when."""
     when = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
-    return f"{runtime.flow_run.flow_name} {runtime.flow_run.parameters['programme']} {when:%Y-%m-%d %H:%M}"
+    return f"{runtime.flow_run.flow_name} {runtime.flow_run.parameters['programme']} {when:%Y-%m-%d %H:%M} UTC"
+
+
+Canaries = Literal["never", "before cases", "always"]
+"""When simulated participants are computed first: never, when there are cases to compute, or in every run."""
 
 
 @flow(name="screen", flow_run_name=run_name)
-def screen(programme: str, retry_quarantined: bool = False, canaries: bool = False) -> State[dict[str, Any]]:
+def screen(programme: str, retry_quarantined: bool = False, canaries: Canaries = "never") -> State[dict[str, Any]]:
     """Compute what is missing or stale under one programme; as `compute`, which see."""
     return compute(programme, SCREENED, retry_quarantined, canaries)
 
 
 def compute(
-    programme: str, wanted: Set[str], retry_quarantined: bool = False, canaries: bool = False
+    programme: str, wanted: Set[str], retry_quarantined: bool = False, canaries: Canaries = "never"
 ) -> State[dict[str, Any]]:
     """Compute the cases of one programme that have one of the needs ``wanted``; the body of a flow.
 
@@ -81,13 +88,14 @@ def compute(
     retry_quarantined
         Try cases again that failed too often.
     canaries
-        Compute simulated participants of known truth first, and no other where one of them comes out wrong.
+        When simulated participants of known truth are computed first, and no other where one of them comes out wrong.
 
     Returns
     -------
     State
         Completed; its message counts what was done, its result is a dict of the counts of this run and of all current
-        results, and where table and report are.
+        results, and where table and report are. Cancelled where another run of the programme is at work: two would
+        compute the same, and the one that began before a change would undo what the other has done about it.
 
     Raises
     ------
@@ -101,22 +109,23 @@ def compute(
     settings, began, watch = Settings(), utc_now(), Stopwatch()
     home = settings.open_home()
     declared = load_programme(programme).with_policy(settings.options(programme))
-    with home.open_ledger() as ledger:
+    with home.open_ledger() as ledger, ledger.alone(f"programme-{programme}", wait=False) as is_alone:
+        if not is_alone:
+            return Cancelled(message=f"another run of {programme} is at work; what that leaves, the sweep finds")
         with watch.phase("overview"):
             expected = overview(ledger, declared, home.stores, wanted, retry_quarantined)
         get_run_logger().info("%s", expected)
         planned = plan_pages(ledger, declared, home.stores, wanted, retry_quarantined, settings.batch_size)
         pages = watch.each("planning", planned)
-        run = _Run(settings, ledger, declared, artifacts.Progress(programme, expected.cases), watch)
-        if expected.cases or canaries:
-            with scheduler_address(settings) as run.scheduler:
-                if canaries:
-                    check_canaries(run.scheduler, home, declared)
-                error = _run_batches(run, pages)
-        else:
+        with ExitStack() as stack:
+            scheduler = cache(lambda: stack.enter_context(scheduler_address(settings)))
+            run = _Run(settings, ledger, declared, artifacts.Progress(programme, expected.cases), watch, scheduler)
+            if canaries == "always" or (canaries == "before cases" and expected.cases):
+                check_canaries(scheduler(), home, declared)
             error = _run_batches(run, pages)
-        with watch.phase("outputs"):
-            write_outputs(home, ledger)
+        if run.changes or not home.report.exists():
+            with watch.phase("outputs"):
+                write_outputs(home, ledger)
         get_run_logger().info("time spent: %s", watch)
         summary = _summary(expected, run, ledger, home)
         _show(settings, home, ledger, declared, summary)
@@ -137,12 +146,15 @@ class _Run:
     programme: Programme
     progress: artifacts.Progress
     watch: Stopwatch
-    scheduler: str = ""
+    scheduler: Callable[[], str]
     computed: int = 0
     failed: int = 0
     paused: int = 0
+    changes: int = 0
+    batch: dict[str, bool] = field(default_factory=dict)  # cases of the present batch, and whether they failed
 
     def commit_what_needs_no_computing(self, page: Plan) -> None:
+        self.changes += len(page.verdicts) + len(page.refused) + len(page.restored)
         self.ledger.record_verdicts(page.verdicts)
         self.ledger.commit_results(page.refused)
         self.ledger.restore(page.restored)
@@ -150,18 +162,25 @@ class _Run:
     def stream(self, cases: tuple[Case, ...]) -> Tally:
         def commit(lot: list[Outcome]) -> None:
             self.ledger.commit_results([result_of(outcome) for outcome in lot])
-            self.computed += len(lot)
-            self.failed += sum(outcome.failure is not None for outcome in lot)
-            self.progress.advance(len(lot))
+            known = len(self.batch)  # a batch that is tried again computes what had failed once more
+            self.batch |= {outcome.case.case_id: outcome.failure is not None for outcome in lot}
+            self.progress.advance(len(self.batch) - known)
 
         connection: Any = Client  # Dask's own annotations are partial
-        with connection(self.scheduler, set_as_default=False) as client:
+        with connection(self.scheduler(), set_as_default=False) as client:
             return stream(client, self.programme.stages, cases, commit, window=self.settings.window)
+
+    def close_batch(self) -> None:
+        self.computed += len(self.batch)
+        self.changes += len(self.batch)
+        self.failed += sum(self.batch.values())
+        self.batch.clear()
 
 
 def _run_batches(run: _Run, pages: Iterable[Plan]) -> Exception | None:
     """Run all batches; return why one failed. What is not about its cases ends the run there and then."""
     failed, first = None, 1
+    run.progress.start()
     for batch in _batches(pages, run.settings.batch_size):
         with run.watch.phase("refusals"):
             run.commit_what_needs_no_computing(batch)
@@ -169,6 +188,7 @@ def _run_batches(run: _Run, pages: Iterable[Plan]) -> Exception | None:
             last = first + len(batch.cases) - 1
             with run.watch.phase("computing"):
                 state: Any = run_batch(run, batch.cases, first, last, run.progress.total, return_state=True)
+            run.close_batch()
             first = last + 1
             if not state.is_completed():
                 failed = state.result(raise_on_failure=False)
@@ -202,8 +222,9 @@ def _watch_lanes(run: _Run) -> None:
 
 
 def _is_outage(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Tell what may pass (cluster, network) from what will not: failed cases, and defects."""
-    return isinstance(state.result(raise_on_failure=False), NoWorkersError | OSError)
+    """Tell what may pass (cluster, network) from what will not: failed cases, defects, a batch that hangs."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, NoWorkersError | OSError) and not isinstance(error, TaskRunTimeoutError)
 
 
 @task(
@@ -274,7 +295,10 @@ def _check_failures(summary: dict[str, Any], error: BatchFailedError | None, thr
 def _show(settings: Settings, home: Home, ledger: Ledger, programme: Programme, summary: dict[str, Any]) -> None:
     name = programme.name
     first = list(ledger.first_results(name, artifacts.RESULT_ROWS))
-    artifacts.show_results(name, first, sum(summary["results"].values()))
-    artifacts.show_refusals(name, list(summary["not_evaluable_by_reason"].items()))
-    artifacts.show_pictures(name, ledger.highest_results(name, programme.severity, artifacts.PICTURES), home.objects)
-    artifacts.show_link(name, settings.address_of(home.report))
+    highest = ledger.highest_results(name, programme.severity, artifacts.PICTURES)
+    total = sum(summary["results"].values())
+    artifacts.show_results(programme, first, total)
+    artifacts.show_refusals(name, list(summary["not_evaluable_by_reason"].items()), total)
+    artifacts.show_pictures(programme, highest, home.objects)
+    artifacts.show_lanes(name, ledger.lanes.all(name))
+    artifacts.show_link(f"screen-{name}-report", settings.address_of(home.report))

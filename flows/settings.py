@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
 
 from flows.home import Home
 from flows.programmes import programme_names
+from storage.urls import Location
 from tasks.stage import Placement
 
 HEARTBEAT_SECONDS = 30
@@ -103,6 +105,20 @@ class Settings(BaseSettings):
     def address_of(self, report: Path) -> str:
         """Address of a report for people: where it is served, else where the file is."""
         return f"{self.report_url.rstrip('/')}/{report.name}" if self.report_url else report.as_uri()
+
+    def absolute_places(self) -> dict[str, str]:
+        """Ledger, store and policy file, as far as they are set, as paths and addresses that hold in every folder."""
+        places = {}
+        if self.ledger is not None:
+            url = make_url(self.ledger)
+            if url.get_backend_name() == "sqlite" and url.database:
+                url = url.set(database=str(Path(url.database).expanduser().absolute()))
+            places["ledger"] = url.render_as_string(hide_password=False)
+        if self.store is not None:
+            places["store"] = Location(self.store).url
+        if self.policy is not None:
+            places["policy"] = str(self.policy.expanduser().absolute())
+        return places
 
     def open_home(self) -> Home:
         """Home as these settings describe it; its folder is made when it is not there."""

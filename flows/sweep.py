@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -17,8 +18,11 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
+    FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import DeploymentResponse
@@ -28,7 +32,6 @@ from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.states import Completed, Crashed
 from pydantic import TypeAdapter
 
-from flows import events
 from flows.plan import SCREENED, overview
 from flows.programmes import load_programme, programme_names
 from flows.settings import HEARTBEAT_SECONDS, Settings
@@ -40,9 +43,12 @@ INGEST = "ingest-settled/inbox"
 HEARTBEAT = "prefect.flow-run.heartbeat"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
-LOOK_BACK = timedelta(days=40)
-MAX_WINDOWS = 10_000
-"""How far back a missed window is looked for: a monthly one is found, one a minute is not listed to the end."""
+LOOK_BACK = (timedelta(hours=2), timedelta(days=40))
+MAX_WINDOWS = 1_000
+"""How far back a missed window is looked for: first where one a minute has its last, then where a monthly one has."""
+
+TAGS = ["ingest", "screen", "reprocess", "sweep", "report"]
+"""What our deployments' runs are tagged with; other projects may share the server."""
 
 SERVER_SCHEDULES: TypeAdapter[Any] = TypeAdapter(SCHEDULE_TYPES)
 """The server's schedules know their times; the client's are only their description."""
@@ -51,6 +57,10 @@ SILENT = timedelta(seconds=3 * HEARTBEAT_SECONDS + 10)
 """A run that has not been heard of for three heartbeats has died with its process, and its worker could not say so."""
 
 ACTIVE = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+
+
+class SweepFailedError(RuntimeError):
+    """Something could not be looked at; whatever else was due has been started."""
 
 
 @flow(name="sweep", flow_run_name="sweep")
@@ -62,35 +72,30 @@ def sweep() -> State[dict[str, str]]:
     -------
     State
         Completed; its result is a dict of the deployments that were started, each with the reason.
+
+    Raises
+    ------
+    SweepFailedError
+        A programme could not be planned, such as for want of its model; the others were.
     """
     settings = Settings()
-    with settings.open_home().open_ledger() as ledger:
-        due = _due(settings, ledger)
-    with get_client(sync_client=True) as client:
+    started: dict[str, str] = {}
+    troubles: dict[str, str] = {}
+    with get_client(sync_client=True) as client, settings.open_home().open_ledger() as ledger:
         _bury_silent_runs(client, datetime.now(UTC))
-        for programme in programme_names():
-            if missed := missed_window(client, screening(programme), datetime.now(UTC)):
-                due.setdefault(screening(programme), f"the window of {missed:%Y-%m-%d %H:%M} was missed")
-        started = {name: reason for name, reason in due.items() if _start(client, name, reason)}
-    text = "; ".join(f"{name}: {reason}" for name, reason in started.items())
-    return Completed(message=text or "nothing was due", data=started)
-
-
-def _bury_silent_runs(client: SyncPrefectClient, now: datetime) -> None:
-    """Mark runs as crashed that have gone silent: they would hold their deployment's slot for ever."""
-    active = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE)))
-    for run in client.read_flow_runs(flow_run_filter=active):
-        signs = [moment for moment in (run.start_time, run.state and run.state.timestamp) if moment]
-        if max(signs, default=now) + SILENT < now and _last_heartbeat(client, run) + SILENT < now:
-            get_run_logger().warning("run %s has gone silent", run.name)
-            client.set_flow_run_state(run.id, Crashed(message="its process went silent: killed, or lost"), force=True)
-
-
-def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime:
-    wanted = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}, "order": "DESC"}
-    answer = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1})
-    events_found = answer.json()["events"]
-    return datetime.fromisoformat(events_found[0]["occurred"]) if events_found else LONG_AGO
+        looks = [partial(_ingest_due, settings, ledger)]
+        looks += [partial(_programme_due, settings, ledger, client, name) for name in programme_names()]
+        for look in looks:
+            try:
+                due = look()
+            except Exception as error:  # one programme's trouble is not the others'
+                troubles[str(look.args[-1])] = f"{type(error).__name__}: {error}"
+                continue
+            started |= {name: reason for name, reason in due.items() if _start(client, name, reason)}
+    text = "; ".join(f"{name}: {reason}" for name, reason in started.items()) or "nothing was due"
+    if troubles:
+        raise SweepFailedError("; ".join(f"{name}: {trouble}" for name, trouble in troubles.items()) + f". {text}")
+    return Completed(message=text, data=started)
 
 
 def screening(programme: str) -> str:
@@ -103,24 +108,49 @@ def reprocessing(programme: str) -> str:
     return f"reprocess/{programme}"
 
 
-def _due(settings: Settings, ledger: Ledger) -> dict[str, str]:
-    due: dict[str, str] = {}
+def _ingest_due(settings: Settings, ledger: Ledger) -> dict[str, str]:
     before = utc_time(datetime.now(UTC) - timedelta(seconds=settings.quiet_seconds))
-    if settled := ledger.arrivals.count_settled(before):
-        due[INGEST] = f"{settled} studies have settled"
-    for programme in programme_names():
-        declared = load_programme(programme).with_policy(settings.options(programme))
-        found = overview(ledger, declared, settings.open_home().stores, SCREENED)
-        if stale := found.counts["stale"]:
-            events.emit_case_stale(programme, stale, found.reasons)
-            due[reprocessing(programme)] = f"{stale} results are stale ({_listed(found.reasons)})"
-        if new := found.counts["new"]:
-            due[screening(programme)] = f"{new} studies are new"
-    return due
+    settled = ledger.arrivals.count_settled(before)
+    return {INGEST: f"{settled} studies have settled"} if settled else {}
+
+
+def _programme_due(settings: Settings, ledger: Ledger, client: SyncPrefectClient, programme: str) -> dict[str, str]:
+    """Deployments of one programme that have something to do; screening does what reprocessing does, and more."""
+    declared = load_programme(programme).with_policy(settings.options(programme))
+    found = overview(ledger, declared, settings.open_home().stores, SCREENED)
+    if new := found.counts["new"]:
+        return {screening(programme): f"{new} studies are new"}
+    if stale := found.counts["stale"]:
+        return {reprocessing(programme): f"{stale} results are stale ({_listed(found.reasons)})"}
+    if restored := found.counts["restored"]:
+        return {reprocessing(programme): f"{restored} earlier results answer again"}
+    if missed := missed_window(client, screening(programme), datetime.now(UTC)):
+        return {screening(programme): f"the window of {missed:%Y-%m-%d %H:%M} UTC was missed"}
+    return {}
 
 
 def _listed(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} × {count}" for reason, count in reasons.items())
+
+
+def _bury_silent_runs(client: SyncPrefectClient, now: datetime) -> None:
+    """Mark runs of deployments as crashed that have gone silent: they would hold their deployment's slot for ever."""
+    running = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+        deployment_id=FlowRunFilterDeploymentId(is_null_=False),
+        tags=FlowRunFilterTags(any_=TAGS),
+    )
+    for run in client.read_flow_runs(flow_run_filter=running):
+        began = max((moment for moment in (run.start_time, run.state and run.state.timestamp) if moment), default=now)
+        if max(began, _last_heartbeat(client, run)) + SILENT < now:
+            get_run_logger().warning("run %s has gone silent", run.name)
+            client.set_flow_run_state(run.id, Crashed(message="its process went silent: killed, or lost"), force=True)
+
+
+def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime:
+    wanted = {"event": {"name": [HEARTBEAT]}, "resource": {"id": [f"prefect.flow-run.{run.id}"]}, "order": "DESC"}
+    found = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1}).json()["events"]
+    return datetime.fromisoformat(found[0]["occurred"]) if found else LONG_AGO
 
 
 def missed_window(client: SyncPrefectClient, name: str, now: datetime) -> datetime | None:
@@ -137,20 +167,20 @@ def missed_window(client: SyncPrefectClient, name: str, now: datetime) -> dateti
     latest = max((window for window in found if window), default=None)
     if latest is None:
         return None
-    runs = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=20,
-    )
-    covered = any(run.expected_start_time and latest <= run.expected_start_time <= now for run in runs)
-    return None if covered else latest
+    between = FlowRunFilterExpectedStartTime.model_validate({"after_": latest, "before_": now})
+    then = FlowRunFilter(expected_start_time=between)
+    only = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id]))
+    return None if client.read_flow_runs(deployment_filter=only, flow_run_filter=then, limit=1) else latest
 
 
 def _last_window(schedule: Any, since: datetime, now: datetime) -> datetime | None:
     """Latest time of a schedule between two moments; None when there is none."""
     served = SERVER_SCHEDULES.validate_python(schedule.model_dump())
-    moments = asyncio.run(served.get_dates(MAX_WINDOWS, start=max(since, now - LOOK_BACK), end=now))
-    return max((moment.astimezone(UTC) for moment in moments), default=None)
+    for look_back in LOOK_BACK:
+        moments: list[datetime] = asyncio.run(served.get_dates(MAX_WINDOWS, start=max(since, now - look_back), end=now))
+        if moments:
+            return max(moment.astimezone(UTC) for moment in moments)
+    return None
 
 
 def _start(client: SyncPrefectClient, name: str, reason: str) -> bool:

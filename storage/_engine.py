@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from storage._schema import HEAD_REVISION
@@ -26,17 +29,51 @@ MIGRATION_LOCK = 0x706F7073
 # How long a transaction is tried again while the database is away: a restart takes seconds, a fail-over minutes.
 OUTAGE_SECONDS = 180.0
 
+# The same for opening, where somebody waits for an answer and the address may be wrong: a restart is ridden out.
+OPEN_SECONDS = 30.0
+
+# One attempt to connect may not take longer; psycopg's own limit is 130 s.
+CONNECT_SECONDS = 10
+
+# A client that is lost without a word (power, network) keeps its session, and the session's locks, until the server has
+# asked so often for a sign of life: two minutes here, more than two hours by the defaults of PostgreSQL and Linux.
+_KEEPALIVES = "SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6"
+
 T = TypeVar("T")
 
-# What libpq says of a server that is not there, not there yet, or on its way out; a missing database is none of these.
+# SQLSTATEs (PostgreSQL 17 manual, appendix A), or their beginnings, of what passes: connection exceptions, a server that
+# shuts down, crashed or starts up, too many clients, a former primary that only reads; deadlock, serialisation failure.
+_PASSES = ("08", "57P01", "57P02", "57P03", "53300", "25006", "40P01", "40001")
+
+_READ_ONLY = "25006"
+
+# A connection that was never made has no SQLSTATE, only words: of the resolver, the network, libpq or the server.
 _AWAY = (
+    "failed to resolve host",
+    "could not translate host name",
+    "name or service not known",
+    "temporary failure in name resolution",
     "connection refused",
-    "starting up",
-    "shutting down",
+    "connection reset",
+    "no route to host",
+    "network is unreachable",
+    "timed out",
+    "timeout expired",
     "no such file or directory",
     "server closed",
+    "eof detected",
+    "starting up",
+    "shutting down",
     "terminating",
+    "in recovery mode",
+    "not yet accepting connections",
+    "too many clients",
+    "too many connections",
+    "connection slots",
 )
+
+# Said by a server that is there, though another address of its name may have refused the connection.
+_DENIED = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 
 # Execution option marking a transaction that is going to write (see `_begin`).
 WRITES = "ledger_writes"
@@ -63,17 +100,15 @@ def open_engine(location: str | Path) -> Engine:
     Raises
     ------
     LedgerError
-        The database cannot be reached, is no database, or was written by a newer Popscan.
+        The database cannot be reached within `OPEN_SECONDS`, denies access, is no database, or was written by a newer
+        Popscan.
     """
     url = ledger_url(location)
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise LedgerError(f"ledger {_shown(url)}: only sqlite and postgresql+psycopg URLs are supported")
-    engine = create_engine(url, json_serializer=canonical_json, pool_pre_ping=url.get_backend_name() == "postgresql")
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _configure_sqlite)
-        event.listen(engine, "begin", _begin)
+    engine = _engine(url)
     try:
-        _migrate(engine)
+        _through_outages(lambda: _migrate(engine), OPEN_SECONDS)
     except DBAPIError as error:
         engine.dispose()
         raise LedgerError(f"ledger {_shown(url)} cannot be opened: {error.orig}") from error
@@ -83,8 +118,24 @@ def open_engine(location: str | Path) -> Engine:
     return engine
 
 
+def _engine(url: URL) -> Engine:
+    is_postgresql = url.get_backend_name() == "postgresql"
+    if is_postgresql and "connect_timeout" not in url.query:
+        url = url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
+    # Parameters are UIDs and headers, and whoever shows an exception (Prefect does) would show them.
+    engine = create_engine(url, json_serializer=canonical_json, pool_pre_ping=is_postgresql, hide_parameters=True)
+    if is_postgresql:
+        event.listen(engine, "handle_error", _handle_postgresql)
+    else:
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin)
+    return engine
+
+
 def write(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in one transaction that writes; it runs again when the database went away, so it must be idempotent.
+    """Run ``work`` in one transaction that writes; ``work`` must be idempotent.
+
+    It runs again when the database went away, or made it give way to another transaction (deadlock).
 
     Raises
     ------
@@ -100,7 +151,9 @@ def write(engine: Engine, work: Callable[[Connection], T]) -> T:
 
 
 def read(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Run ``work`` in one transaction that only reads; errors as in `write`."""
+    """Run ``work`` in one transaction that only reads: all its queries see the same state. Errors as in `write`."""
+    if engine.dialect.name == "postgresql":  # SQLite always reads so; by default PostgreSQL takes a look for each query
+        engine = engine.execution_options(isolation_level="REPEATABLE READ")
 
     def transaction() -> T:
         with engine.connect() as connection:
@@ -109,25 +162,96 @@ def read(engine: Engine, work: Callable[[Connection], T]) -> T:
     return _through_outages(transaction)
 
 
-def _through_outages(transaction: Callable[[], T]) -> T:
+@contextmanager
+def alone(engine: Engine, what: str, wait: bool = True) -> Iterator[bool]:
+    """Keep every other process, and every other user in this one, from doing ``what`` on the same database.
+
+    Held by a file beside the database (SQLite) or by a connection of its own (PostgreSQL): both end with the process. A
+    PostgreSQL that is started again has forgotten it. A SQLite database in memory is nobody else's.
+
+    Parameters
+    ----------
+    engine
+        Of the database.
+    what
+        Any name that can end a file's name.
+    wait
+        Until the other one has done, however long it takes.
+
+    Yields
+    ------
+    bool
+        Whether it is held; always True with ``wait``.
+    """
+    if engine.dialect.name == "postgresql":
+        with _advisory_lock(engine, what, wait) as is_held:
+            yield is_held
+    elif engine.url.database in (None, "", ":memory:"):
+        yield True
+    else:
+        with _file_lock(f"{engine.url.database}-{what}", wait) as is_held:
+            yield is_held
+
+
+@contextmanager
+def _file_lock(path: str, wait: bool) -> Iterator[bool]:
+    with open(path, "w", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_held = False
+        else:
+            is_held = True
+        yield is_held
+
+
+@contextmanager
+def _advisory_lock(engine: Engine, what: str, wait: bool) -> Iterator[bool]:
+    key = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big") >> 1  # bigint has a sign
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(_KEEPALIVES)
+        function = "pg_advisory_lock" if wait else "pg_try_advisory_lock"
+        answer = connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar()
+        try:
+            yield wait or bool(answer)
+        finally:
+            connection.invalidate()  # ends the session and with it the lock, also where the server is away
+
+
+def _through_outages(transaction: Callable[[], T], seconds: float = OUTAGE_SECONDS) -> T:
     """Repeat until it is done: waiting 0.1 s and up to 5 s between attempts, with jitter, so that workers spread."""
-    deadline, wait = time.monotonic() + OUTAGE_SECONDS, 0.1
+    deadline, wait = time.monotonic() + seconds, 0.1
     while True:
         try:
             return transaction()
         except DBAPIError as error:
-            if not _is_away(error) or time.monotonic() + wait > deadline:
+            if not _passes(error) or time.monotonic() + wait > deadline:
                 raise
         time.sleep(wait * random.uniform(0.5, 1.5))
         wait = min(2 * wait, 5.0)
 
 
-def _is_away(error: DBAPIError) -> bool:
-    """Tell an outage (connection refused, server shut down or starting) from a statement the database refused."""
+def _passes(error: DBAPIError) -> bool:
+    """Tell an outage, or a transaction that had to give way, from what the database refused for good."""
     if error.connection_invalidated:
         return True
-    original = str(error.orig).lower()
-    return isinstance(error, OperationalError) and any(words in original for words in _AWAY)
+    if state := getattr(error.orig, "sqlstate", None):
+        return str(state).startswith(_PASSES)
+    words = str(error.orig).lower()
+    if not isinstance(error, OperationalError) or any(denied in words for denied in _DENIED):
+        return False
+    return any(away in words for away in _AWAY)
+
+
+def _handle_postgresql(context: ExceptionContext) -> None:
+    """Leave out what an error tells of rows (UIDs, headers), and leave the connection to a former primary."""
+    original, raised = context.original_exception, context.sqlalchemy_exception
+    state, diagnostics = getattr(original, "sqlstate", None), getattr(original, "diag", None)
+    if state == _READ_ONLY:
+        context.is_disconnect = True
+    if state and diagnostics is not None and raised is not None:
+        whole, original.args = str(original), (diagnostics.message_primary,)
+        raised.args = tuple(str(part).replace(whole, diagnostics.message_primary) for part in raised.args)
 
 
 def _shown(url: URL) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, select
+from sqlalchemy import Connection, RowMapping, case, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ops.verdict import ResultStatus
@@ -19,9 +19,10 @@ def upsert(connection: Connection, table: Any, rows: list[Row], keys: list[str])
     if not rows:
         return
     unique = {tuple(row[key] for key in keys): row for row in rows}  # one statement may touch a row only once
+    ordered = [unique[key] for key in sorted(unique)]  # who locks rows in one order waits, and never in a circle
     statement = _insert(connection, table)
     updates = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), list(unique.values()))
+    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=updates), ordered)
 
 
 def insert_missing(connection: Connection, table: Any, rows: list[Row]) -> None:
@@ -76,12 +77,16 @@ def case_row(record: ResultRecord) -> Row:
 
 
 def upsert_results(connection: Connection, records: list[ResultRecord]) -> dict[tuple[str, str], int]:
-    """Insert results, replacing failed attempts; the ids of those that were written, by (case, fingerprint)."""
+    """Insert results, replacing failed attempts; the ids of those that were written, by (case, fingerprint).
+
+    A success after a failure gets a new id, because it is news to those who read on; another failure keeps its id.
+    """
     rows = [_result_row(record) for record in records]
     keys = ["case_id", "fingerprint"]
     statement = _insert(connection, db.result)
     updates = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-    updates["result_id"] = statement.excluded.result_id  # a success after a failure is news to those who read on
+    failed_again = statement.excluded.status == ResultStatus.FAILED.value
+    updates["result_id"] = case((failed_again, db.result.c.result_id), else_=statement.excluded.result_id)
     statement = statement.on_conflict_do_update(
         index_elements=keys, set_=updates, where=db.result.c.status == ResultStatus.FAILED.value
     ).returning(db.result.c.case_id, db.result.c.fingerprint, db.result.c.result_id)

@@ -10,14 +10,12 @@ What is ingested together is a *unit*, named by a text:
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, func, select, update
 
 from storage import _schema as db
 from storage._engine import read, write
@@ -26,9 +24,6 @@ from storage.records import utc_now
 
 FileState = tuple[int, int]
 """Size in bytes and modification time in nanoseconds."""
-
-# Any constant of our own: the PostgreSQL advisory lock held by the one process that ingests arrivals.
-INGEST_LOCK = 0x706F7074
 
 # Values in one statement; SQLite takes 32,766 (SQLITE_MAX_VARIABLE_NUMBER).
 _PER_STATEMENT = 10_000
@@ -164,26 +159,6 @@ class Arrivals:
         ]
         if rows:
             write(self._engine, lambda connection: connection.execute(statement, rows))
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process ingests arrivals of this ledger, and keep others waiting meanwhile.
-
-        Two at once could pass each other on one study: the one that saw fewer of its slices would write last. Held by
-        a connection (PostgreSQL) or a file beside the database (SQLite), both of which end with the process; a
-        PostgreSQL that is started again has forgotten it.
-        """
-        if self._engine.dialect.name == "sqlite":
-            with open(f"{self._engine.url.database}-ingest", "w", encoding="ascii") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-            return
-        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": INGEST_LOCK})
-            try:
-                yield
-            finally:
-                connection.invalidate()  # ends the session and with it the lock, also where the server is away
 
 
 def _settled(before: str, since: str) -> Select[tuple[str]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Text, cast, select
+from sqlalchemy import ColumnElement, Connection, Engine, Text, cast, select
 
 from ops.verdict import ResultStatus
 from storage import _schema as db
@@ -86,9 +86,7 @@ class Changes:
         rows = read(self._engine, lambda connection: connection.execute(query).all())
         return [StageTimes({stage["name"]: stage["version"] for stage in stages}, times) for stages, times in rows]
 
-    def replacements(
-        self, programme: str, since: str | None = None, cases: Collection[str] | None = None
-    ) -> Iterator[Replacement]:
+    def replacements(self, programme: str, since: str | None = None) -> Iterator[Replacement]:
         """Yield the current result of every case of a programme with the one it replaced, in order of case.
 
         Parameters
@@ -97,26 +95,11 @@ class Changes:
             Of this programme.
         since
             Only of cases whose current result was made then or later: a time as of `storage.records.utc_time`.
-        cases
-            Only of these cases.
         """
-        for page in self._pages(programme, since, cases):
-            yield from read(self._engine, partial(_replacements, page))
-
-    def _pages(self, programme: str, since: str | None, cases: Collection[str] | None) -> Iterator[list[str]]:
-        if cases is not None:
-            ordered = sorted(cases)
-            for start in range(0, len(ordered), PAGE_CASES):
-                some = db.screening_case.c.case_id.in_(ordered[start : start + PAGE_CASES])
-                yield self._cases(_current_cases(programme, since).where(some))
-            return
         last = ""
-        while page := self._cases(_current_cases(programme, since).where(db.screening_case.c.case_id > last)):
-            yield page
+        while page := read(self._engine, partial(_current_cases, programme, since, last)):
+            yield from read(self._engine, partial(_replacements, page))
             last = page[-1]
-
-    def _cases(self, query: Select[tuple[str]]) -> list[str]:
-        return read(self._engine, lambda connection: list(connection.execute(query).scalars()))
 
 
 def _is_of(programme: str) -> ColumnElement[bool]:
@@ -124,11 +107,11 @@ def _is_of(programme: str) -> ColumnElement[bool]:
     return db.screening_case.c.programme.concat("") == programme
 
 
-def _current_cases(programme: str, since: str | None) -> Select[tuple[str]]:
-    query = select(db.screening_case.c.case_id).where(_is_of(programme))
+def _current_cases(programme: str, since: str | None, after: str, connection: Connection) -> list[str]:
+    query = select(db.screening_case.c.case_id).where(_is_of(programme), db.screening_case.c.case_id > after)
     if since is not None:
         query = query.join(db.result, IS_CURRENT).where(db.result.c.created_at >= since)
-    return query.order_by(db.screening_case.c.case_id).limit(PAGE_CASES)
+    return list(connection.execute(query.order_by(db.screening_case.c.case_id).limit(PAGE_CASES)).scalars())
 
 
 def _replacements(cases: list[str], connection: Connection) -> list[Replacement]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import groupby, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, exists, fu
 from ops.verdict import ResultStatus, VerdictStatus
 from storage import _queries
 from storage import _schema as db
-from storage._engine import open_engine, read, write
+from storage._engine import alone, open_engine, read, write
 from storage._queries import IS_CURRENT
 from storage._statements import (
     case_row,
@@ -82,6 +84,10 @@ class Ledger:
     def close(self) -> None:
         """Give the database connections back."""
         self._engine.dispose()
+
+    def alone(self, what: str, wait: bool = True) -> AbstractContextManager[bool]:
+        """Keep others from doing ``what`` on this ledger; the block is told whether it is held (`_engine.alone`)."""
+        return alone(self._engine, what, wait)
 
     def _write(self, work: Callable[[Connection], None]) -> None:
         write(self._engine, work)
@@ -222,7 +228,7 @@ class Ledger:
         replaced, by success or by a newer failure. A new fingerprint becomes the case's current result; the
         older ones stay readable (`history`).
         """
-        records = one_per_fingerprint(results)
+        records = sorted(one_per_fingerprint(results), key=attrgetter("case_id"))  # as `upsert` locks rows
         if not records:
             return
 
@@ -343,7 +349,7 @@ class Ledger:
         """
 
         def point(connection: Connection) -> None:
-            for case, fingerprint in fingerprints.items():
+            for case, fingerprint in sorted(fingerprints.items()):
                 has_result = (
                     exists().where(db.result.c.case_id == case, db.result.c.fingerprint == fingerprint).correlate(None)
                 )

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -149,18 +148,3 @@ class ArrivalsConformance:
         ledger.record_ingest([], [], rejected)
         assert ledger.arrivals.unreadable_since(time(0)) == {"/in/a"}
         assert ledger.arrivals.unreadable_since("9999") == set()
-
-    def test_one_at_a_time_is_alone(self, ledger: Ledger, ledger_location: str) -> None:
-        entered = threading.Event()
-
-        def second() -> None:
-            with Ledger(ledger_location) as other, other.arrivals.alone():
-                entered.set()
-
-        thread = threading.Thread(target=second)
-        with ledger.arrivals.alone():
-            thread.start()
-            assert not entered.wait(0.5)
-            ledger.arrivals.record([example_arrival()])
-        thread.join(10)
-        assert entered.is_set()

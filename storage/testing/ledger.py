@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -233,6 +234,32 @@ class LedgerConformance:
         ledger.commit_results([example_result()])
         with Ledger(ledger_location) as again:
             assert again.results() == [example_result()]
+
+    def test_who_waits_is_alone_when_the_other_has_done(self, ledger: Ledger, ledger_location: str) -> None:
+        entered = threading.Event()
+
+        def second() -> None:
+            with Ledger(ledger_location) as other, other.alone("work") as is_held:
+                assert is_held
+                entered.set()
+
+        thread = threading.Thread(target=second)
+        with ledger.alone("work"):
+            thread.start()
+            assert not entered.wait(0.5)
+            ledger.commit_results([example_result()])
+        thread.join(10)
+        assert entered.is_set()
+
+    def test_who_does_not_wait_is_told(self, ledger: Ledger, ledger_location: str) -> None:
+        with Ledger(ledger_location) as other:
+            with ledger.alone("work"):
+                with other.alone("work", wait=False) as is_held:
+                    assert not is_held
+                with other.alone("other work", wait=False) as is_held:
+                    assert is_held
+            with other.alone("work", wait=False) as is_held:
+                assert is_held
 
     def test_several_can_open_a_new_ledger_at_once(self, ledger_location: str) -> None:
         with ThreadPoolExecutor(4) as pool:

@@ -114,8 +114,8 @@ def _pause_all_but(up: Installation, name: str) -> None:
 
 
 def _schedule(up: Installation) -> datetime:
-    """Add a cron line for the minute after the next, and return that time."""
-    window = (datetime.now(UTC) + timedelta(seconds=80)).replace(second=0, microsecond=0)
+    """Add a cron line for a minute from now or two, and return that time; Prefect looks for new lines once a minute."""
+    window = (datetime.now(UTC) + timedelta(seconds=140)).replace(second=0, microsecond=0)
     deployment = up.get(f"/deployments/name/{DEPLOYMENT}")
     cron = {"cron": f"{window.minute} {window.hour} {window.day} {window.month} *", "timezone": "UTC"}
     path = f"/deployments/{deployment['id']}/schedules"

@@ -77,7 +77,7 @@ class Installation:
 
     def popscan(self, *arguments: str) -> str:
         """Run a command of `popscan` in this installation; its standard output."""
-        environment = {**self.environment, "PREFECT_API_URL": self.api_url, "COLUMNS": "240"}
+        environment = {**self.environment, "COLUMNS": "240"}
         ran = subprocess.run(
             [*UP, *arguments], env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False
         )

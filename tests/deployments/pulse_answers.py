@@ -28,13 +28,14 @@ def answer_of(number: int) -> Answer:
 def wrong_results(ledger: Ledger, studies: int) -> Iterator[str]:
     """Compare the present result of each of so many studies with what it must be."""
     numbers = {case_id("pulse", f"1.2.{number}"): number for number in range(studies)}
-    for record in ledger.iter_results():
+    for replacement in ledger.changes.replacements("pulse"):
+        record = replacement.current
         number = numbers.pop(record.case_id, None)
         if number is None:
             yield f"{record.case_id} is nobody's, or there twice"
         elif (found := _answer(record)) != answer_of(number):
             yield f"{record.case_id} is {found}, not {answer_of(number)}"
-        elif len(ledger.history(record.case_id)) > 1:
+        elif replacement.earlier is not None:
             yield f"{record.case_id} was answered twice"
     if numbers:
         yield f"{len(numbers)} of {studies} studies have no result"

@@ -47,6 +47,15 @@ sys.stdin.read()
 Ledger(sys.argv[1]).close()
 """
 
+# Says when it is alone, and then waits to be killed.
+HOLDER = """
+import sys
+from storage.ledger import Ledger
+with Ledger(sys.argv[1]) as ledger, ledger.alone("work"):
+    print("alone", flush=True)
+    sys.stdin.read()
+"""
+
 
 @contextmanager
 def started(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -195,3 +204,23 @@ def test_attempts_are_counted_by_fingerprint(tmp_path: Path) -> None:
         ledger.commit_results([example_result(status=ResultStatus.FAILED, fingerprint="fingerprint-2")])
         (state,) = ledger.current_fingerprints("calcium").values()
     assert state == ("fingerprint-2", ResultStatus.FAILED, 1)
+
+
+def test_a_ledger_in_memory_is_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Ledger("sqlite://") as ledger, ledger.alone("work"), ledger.alone("work", wait=False) as is_held:
+        assert is_held
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_who_is_killed_is_no_longer_alone(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    location = str(tmp_path / "l.sqlite") if database == "sqlite" else request.getfixturevalue("postgres_url")
+    with Ledger(location) as ledger, started(HOLDER, location) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "alone\n"
+        with ledger.alone("work", wait=False) as is_held:
+            assert not is_held
+        process.kill()
+        with ledger.alone("work") as is_held:
+            assert is_held
