@@ -107,7 +107,8 @@ def _disk(settings: Settings) -> tuple[bool, str]:
 def _ledger(settings: Settings) -> tuple[bool, str]:
     home = settings.open_home()
     with home.open_ledger() as ledger:
-        return True, f"{len(ledger.studies())} studies, {len(ledger.results())} results in {home.ledger_place}"
+        studies, results = ledger.count_studies(), ledger.count_results().total()
+        return True, f"{studies} studies, {results} results in {home.ledger_place}"
 
 
 def _models(settings: Settings) -> tuple[bool, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -61,18 +60,11 @@ def demo(settings: Settings, participants: int, seed: int) -> tuple[dict[str, An
 def ingest(settings: Settings, paths: Sequence[Path]) -> dict[str, Any]:
     """Ingest ``paths`` into the home and return the counts.
 
-    Runs as a Prefect flow where a Prefect server is configured, and directly otherwise: starting a server only for
-    this would take longer than most ingests.
+    Never as a Prefect flow: it would show the paths to everybody, and starting a server takes longer than most ingests.
     """
-    home = settings.open_home()
-    if "PREFECT_API_URL" in os.environ:
-        from flows.ingest import ingest as ingest_flow
-
-        names = [str(path.resolve()) for path in paths]
-        counts: dict[str, Any] = ingest_flow(names)
-        return counts
     from tasks.ingest import ingest_paths
 
+    home = settings.open_home()
     with home.open_ledger() as ledger, _progress("Ingesting") as on_progress:
         return ingest_paths(list(paths), ledger, home.volumes, on_progress=on_progress).to_dict()
 

@@ -84,6 +84,7 @@ def environment(settings: Settings) -> dict[str, str]:
     home = settings.open_home().root
     ours = {
         "POPSCAN_HOME": str(home),
+        "POPSCAN_INBOX": str(settings.inbox_folder),
         "POPSCAN_SCHEDULER": scheduler_url(settings),
         "POPSCAN_REPORT_URL": settings.report_url or f"http://{LOOPBACK}:{settings.report_port}/reports",
         "PREFECT_API_URL": prefect_url(settings),
@@ -113,7 +114,7 @@ def services(settings: Settings) -> list[Service]:
             Service(f"worker-{pool}", _python("prefect", "worker", "start", "--pool", pool, "--name", pool))
             for pool in POOLS
         ),
-        Service("watch", _python("deployments.watch", settings.inbox_folder)),
+        Service("watch", _python("deployments.watch")),
         Service("reports", _python("deployments.report_server", settings.report_port), settings.report_port),
     ]
 

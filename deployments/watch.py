@@ -1,4 +1,4 @@
-"""``python -m deployments.watch [FOLDER]``: look into a watched folder for ever, and say what has settled.
+"""``python -m deployments.watch``: look into the watched folder for ever, and say what has settled.
 
 It only records what arrives and sends events; flows ingest it. Ledger, Prefect's server and the folder may go away and
 come back. Nothing that is logged names a file or a study.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
@@ -27,11 +25,11 @@ logger = logging.getLogger("popscan.watch")
 
 
 class Watcher:
-    """One watched folder: its looks, and up to when settled studies were announced."""
+    """The watched folder: its looks, and up to when settled studies were announced."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._watch = Watch(folder)
+        self._watch = Watch(settings.inbox_folder)
         self._announced = ""
 
     def look(self) -> tuple[Seen, list[str]]:
@@ -41,15 +39,15 @@ class Watcher:
 
     def _announce(self, ledger: Ledger) -> list[str]:
         before = utc_time(datetime.now(UTC) - timedelta(seconds=self._settings.quiet_seconds))
-        units = ledger.arrivals.settled(before, since=self._announced)
+        units = ledger.arrivals.settled(before, self._watch.folder, since=self._announced)
         emit_study_settled(units)
         self._announced = before
         return units
 
 
-def watch(settings: Settings, folder: Path) -> None:
-    """Look into ``folder`` every ``settings.watch_seconds`` until the process is interrupted."""
-    watcher, outage = Watcher(settings, folder), ""
+def watch(settings: Settings) -> None:
+    """Look every ``settings.watch_seconds`` until the process is interrupted."""
+    watcher, outage = Watcher(settings), ""
     while True:
         earlier = outage
         try:
@@ -82,16 +80,15 @@ def _report(seen: Seen, units: list[str]) -> None:
 
 
 def main() -> None:
-    """Watch the folder named on the command line, else the inbox, until SIGINT or SIGTERM."""
+    """Watch the folder that the settings name until SIGINT or SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = Settings()
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else settings.inbox_folder
     # Both end it in the same way; a shell may have started it with SIGINT ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    logger.info("watching %s", folder)
+    logger.info("watching %s", settings.inbox_folder)
     try:
-        watch(settings, folder)
+        watch(settings)
     except KeyboardInterrupt:
         logger.info("stopped")
 

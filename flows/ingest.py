@@ -1,12 +1,14 @@
-"""Flows around `tasks.ingest.ingest_paths`: ``ingest`` for what is named, ``ingest-settled`` for what has arrived.
+"""The flow ``ingest-settled``: `tasks.ingest.ingest_files` for what has arrived in the watched folder.
 
-Neither paths nor study UIDs go to Prefect from the watched folder: the flow has no parameters and shows counts only.
+Neither paths nor study UIDs go to Prefect: the flow has no parameters, shows counts only, and of an error its kind.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,37 +16,26 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from flows.artifacts import attempt
-from flows.events import emit_study_ingested
-from flows.home import Home
+from flows.events import emit_case_stale, emit_study_ingested
+from flows.programmes import programme_names
 from flows.settings import Settings
 from storage.arrivals import ArrivalRecord
 from storage.ledger import Ledger
-from storage.records import storable_text, utc_now, utc_time
-from tasks.ingest import IngestCounts, ingest_paths
+from storage.records import case_id, storable_text, utc_now, utc_time
+from storage.volumes import VolumeStore
+from tasks.ingest import IngestCounts, ingest_files
 
 UNITS_PER_BATCH = 200
-"""Studies that are ingested together, and the most that an interrupted run has to look at again. Every batch reads the
-digests of all series in the ledger once."""
+"""Studies that are ingested together, and the most that an interrupted run has to look at again."""
 
 
-@flow(name="ingest", validate_parameters=False)
-def ingest(paths: list[str]) -> dict[str, Any]:
-    """Ingest files, folders and zip archives into the home that the settings name.
-
-    Returns
-    -------
-    dict
-        `tasks.ingest.IngestCounts` as JSON.
-    """
-    home = Settings().open_home()
-    with home.open_ledger() as ledger:
-        counts = ingest_paths(paths, ledger, home.volumes)
-    return _shown(counts)
+class IngestError(RuntimeError):
+    """What stopped a run, by its kind: Prefect shows it, and what the error says may name files and studies."""
 
 
 @flow(name="ingest-settled", flow_run_name="ingest what has settled")
 def ingest_settled() -> dict[str, Any]:
-    """Ingest what has arrived in watched folders and has settled, until nothing more has.
+    """Ingest what has arrived in the watched folder and has settled, until nothing more has.
 
     A second run at the same time waits for the first one and then finds what that has left.
 
@@ -55,49 +46,59 @@ def ingest_settled() -> dict[str, Any]:
 
     Raises
     ------
-    OSError
-        Such as a full disk: what was not finished stays to be ingested.
+    IngestError
+        Such as for a full disk: what was not finished stays to be ingested. The error itself is on standard error, in
+        the worker's log.
     """
-    settings = Settings()
+    try:
+        counts = _ingest_settled(Settings())
+    except Exception as error:
+        sys.stderr.write(traceback.format_exc())  # not `print`: Prefect may be set to send that to its server
+        raise IngestError(_kind(error)) from None
+    return _shown(counts)
+
+
+def _ingest_settled(settings: Settings) -> IngestCounts:
     home = settings.open_home()
     with home.open_ledger() as ledger, ledger.alone("ingest"):
-        run = _Run(home, ledger, settings.quiet_seconds)
+        run = _Run(settings, ledger, home.volumes)
         while run.ingest_settled():
             pass
-    return _shown(run.counts)
+    return run.counts
+
+
+def _kind(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    return type(error).__name__ if number is None else f"{type(error).__name__} (errno {number})"
 
 
 class _Run:
-    """One run of ``ingest-settled``: what it ingested, and what it could not read and leaves to the next one."""
+    """One run of ``ingest-settled``, and what it met and did."""
 
-    def __init__(self, home: Home, ledger: Ledger, quiet_seconds: float) -> None:
-        self._volumes, self._ledger = home.volumes, ledger
-        self._quiet = timedelta(seconds=quiet_seconds)
-        self._unreadable: set[str] = set()
+    def __init__(self, settings: Settings, ledger: Ledger, volumes: VolumeStore) -> None:
+        self._ledger, self._volumes = ledger, volumes
+        self._folder = str(settings.inbox_folder)
+        self._quiet = timedelta(seconds=settings.quiet_seconds)
         self.counts = IngestCounts()
 
     def ingest_settled(self) -> int:
         """Ingest what has settled by now; return how many files that were."""
-        units = self._ledger.arrivals.settled(utc_time(datetime.now(UTC) - self._quiet))
+        units = self._ledger.arrivals.settled(utc_time(datetime.now(UTC) - self._quiet), self._folder)
         return sum(self._ingest(batch) for batch in _batches(units))
 
     def _ingest(self, units: list[str]) -> int:
-        files = [record for record in self._ledger.arrivals.of_units(units) if self._is_there(record)]
+        files = _there(self._ledger.arrivals.of_units(units))
         if all(record.ingested_at for record in files):
             return 0
         began = utc_now()
-        counts = ingest_paths([record.path for record in files], self._ledger, self._volumes)
-        self._unreadable |= self._ledger.arrivals.unreadable_since(began)
-        ingested = [record for record in files if self._is_there(record)]
+        counts = ingest_files([record.path for record in files], self._ledger, self._volumes)
+        unreadable = self._ledger.arrivals.unreadable_since(began)
+        ingested = [record for record in _there(files) if storable_text(record.path) not in unreadable]
         self._ledger.arrivals.mark_ingested(ingested)
         get_run_logger().info("%d of %d files of %d settled units ingested", len(ingested), len(files), len(units))
-        emit_study_ingested(counts.studies)
+        _announce(self._ledger, counts.studies, began)
         self._count(counts)
         return sum(record.ingested_at is None for record in ingested)
-
-    def _is_there(self, record: ArrivalRecord) -> bool:
-        """Tell whether a file can be ingested: one that vanished is for the watch to forget."""
-        return storable_text(record.path) not in self._unreadable and os.path.isfile(record.path)
 
     def _count(self, counts: IngestCounts) -> None:
         for name in ("files", "instances", "not_dicom", "rejected_files", "unchanged"):
@@ -105,6 +106,24 @@ class _Run:
         self.counts.studies |= counts.studies
         self.counts.by_status += counts.by_status
         self.counts.by_reason += counts.by_reason
+
+
+def _announce(ledger: Ledger, studies: Set[str], began: str) -> None:
+    """Tell which studies there are to be screened, and how many results of each programme a late slice made stale."""
+    superseded = studies & ledger.studies_superseded_since(began)
+    late: set[str] = set()
+    for programme in programme_names():
+        has_result = ledger.current_fingerprints(programme, superseded)
+        stale = {study for study in superseded if case_id(programme, study) in has_result}
+        if stale:
+            emit_case_stale(programme, len(stale), {"input changed": len(stale)})
+        late |= stale
+    emit_study_ingested(studies - late)
+
+
+def _there(files: Sequence[ArrivalRecord]) -> list[ArrivalRecord]:
+    """Leave out files that vanished: the watch will forget them."""
+    return [record for record in files if os.path.isfile(record.path)]
 
 
 def _batches(units: list[str]) -> Iterator[list[str]]:

@@ -27,6 +27,9 @@ UNKNOWN = "unknown"
 # Name of the chart of refusals, beside those of a programme's measurements.
 REFUSALS = "refused"
 
+# What a refusal depends on (`tasks.case.Recipe.refusal_fingerprint`).
+_REFUSAL_RECIPE = ("programme_version", "policy")
+
 # 64 bits: recipes are few, and only have to differ within one lane.
 _RECIPE_DIGITS = 16
 
@@ -57,10 +60,14 @@ def _text(header: Mapping[str, Any], keyword: str) -> str:
 def chart_new_results(ledger: Ledger, programme: Programme) -> list[LaneRecord]:
     """Chart what was committed since the last time, and pause the lanes that are out of control.
 
-    Call it when a run is over, not in the midst of it: refusals are committed before the cases that have to be
-    computed, and half a run looks like a run of refusals. However often it is called, and wherever it is interrupted,
-    each result counts once. Results of a new version, model or policy begin new charts, so a change of software is not
-    drift; failed cases are failures of ours and not charted. Memory does not grow with the number of results.
+    Call it when a batch is over whose refusals are those of the studies beside its cases: refusals are committed before
+    the cases that have to be computed, and half a batch looks like a batch of refusals. However often it is called, and
+    wherever it is interrupted, each result counts once. Memory does not grow with the number of results.
+
+    Measurements of a new version, policy, model or stage begin new charts, so a change of software is not drift; what
+    failed has none. Refusals are charted by version and policy, and each case once for both, by its first outcome: of a
+    new model only the evaluable cases are computed again, and a chart of those would know no refusals. A case that
+    failed is one that was not refused: without it, an outage of ours would look like many refusals.
 
     Parameters
     ----------
@@ -85,7 +92,7 @@ def _paused(lanes: Lanes, programme: str) -> dict[str, LaneRecord]:
 
 
 def recipe_digest(recipe: Mapping[str, Any]) -> str:
-    """Digest of what may change numbers without any drift: programme version, policy, models and stages."""
+    """Digest of what may change numbers, or refusals, without any drift."""
     return hashlib.sha256(canonical_json(recipe).encode()).hexdigest()[:_RECIPE_DIGITS]
 
 
@@ -118,13 +125,17 @@ class _Sweep:
         self._met[lane.lane_id] = lane
         if lane.lane_id in self._paused:
             return  # its refusals still come in, and without the cases that wait they say nothing
-        key = ChartKey(lane.lane_id, recipe_digest(result.recipe), REFUSALS)
-        self._add(key, ShareChart(), REFUSALS, result.status is not ResultStatus.OK)
+        if not result.is_counted:
+            grounds = recipe_digest({name: result.recipe[name] for name in _REFUSAL_RECIPE})
+            is_refused = result.status not in (ResultStatus.OK, ResultStatus.FAILED)
+            self._add(ChartKey(lane.lane_id, grounds, REFUSALS), ShareChart(), REFUSALS, is_refused)
+        recipe = recipe_digest(result.recipe)
         for name, value in result.numbers.items():
+            key = ChartKey(lane.lane_id, recipe, name)
             if self._programme.charted[name] == "log1p":
-                self._add(key._replace(name=name), LevelChart(), f"log(1 + {name})", math.log1p(value))
+                self._add(key, LevelChart(), f"log(1 + {name})", math.log1p(value))
             else:
-                self._add(key._replace(name=name), LevelChart(), name, value)
+                self._add(key, LevelChart(), name, value)
 
     def _add(self, key: ChartKey, fresh: Chart, shown: str, value: float) -> None:
         chart = (self._changed.get(key) or self._earlier.get(key) or fresh).update(value)

@@ -93,8 +93,8 @@ def view(ledger: Ledger, objects: ObjectStore, out: Path, truth: Mapping[str, An
 
 def _reclassifications(ledger: Ledger) -> list[dict[str, Any]]:
     """List the changes of category of every programme whose results have replaced earlier ones."""
-    found = (reclassification(ledger, load_programme(name)) for name in programme_names())
-    return [reclassification_view(changes) for changes in found if changes.replaced]
+    names = [name for name in programme_names() if ledger.changes.has_replacements(name)]
+    return [reclassification_view(reclassification(ledger, load_programme(name))) for name in names]
 
 
 def number(value: object, digits: int = 1) -> str:

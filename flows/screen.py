@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Cancelled, Completed
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task, exponential_backoff
+from prefect.utilities.annotations import quote
 
 from flows import artifacts, events
 from flows.canary import check_canaries
@@ -187,7 +188,8 @@ def _run_batches(run: _Run, pages: Iterable[Plan]) -> Exception | None:
         if batch.cases:
             last = first + len(batch.cases) - 1
             with run.watch.phase("computing"):
-                state: Any = run_batch(run, batch.cases, first, last, run.progress.total, return_state=True)
+                # Quoted, or Prefect looks for results of other tasks in every field of every case.
+                state: Any = run_batch(run, quote(batch.cases), first, last, run.progress.total, return_state=True)
             run.close_batch()
             first = last + 1
             if not state.is_completed():

@@ -110,7 +110,7 @@ def reprocessing(programme: str) -> str:
 
 def _ingest_due(settings: Settings, ledger: Ledger) -> dict[str, str]:
     before = utc_time(datetime.now(UTC) - timedelta(seconds=settings.quiet_seconds))
-    settled = ledger.arrivals.count_settled(before)
+    settled = ledger.arrivals.count_settled(before, str(settings.inbox_folder))
     return {INGEST: f"{settled} studies have settled"} if settled else {}
 
 

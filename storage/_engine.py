@@ -41,8 +41,8 @@ _KEEPALIVES = "SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; S
 
 T = TypeVar("T")
 
-# SQLSTATEs (PostgreSQL 17 manual, appendix A), or their beginnings, of what passes: connection exceptions, a server that
-# shuts down, crashed or starts up, too many clients, a former primary that only reads; deadlock, serialisation failure.
+# SQLSTATEs (PostgreSQL 17 manual, appendix A), or their beginnings, of what passes: connection exceptions; a server
+# that shuts down, crashed, starts, has too many clients or only reads (a former primary); deadlock, serialisation.
 _PASSES = ("08", "57P01", "57P02", "57P03", "53300", "25006", "40P01", "40001")
 
 _READ_ONLY = "25006"

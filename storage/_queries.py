@@ -19,12 +19,16 @@ def of_programme(programme: str | None) -> list[ColumnElement[bool]]:
     return [] if programme is None else [db.screening_case.c.programme == programme]
 
 
+def is_of(programme: str) -> ColumnElement[bool]:
+    # An expression, so that SQLite does not take the index on (programme, study): it would walk all cases of the
+    # programme for every page, where the ids of cases and results lead straight to it.
+    return db.screening_case.c.programme.concat("") == programme
+
+
 def case_ids(programme: str | None, after: str, limit: int) -> Select[Any]:
     query = select(db.screening_case.c.case_id).where(db.screening_case.c.case_id > after)
     if programme is not None:
-        # Through the index on (programme, study) SQLite would sort all cases of the programme for every page; an
-        # expression keeps it on the primary key, which has the order that is asked for.
-        query = query.where(db.screening_case.c.programme.concat("") == programme)
+        query = query.where(is_of(programme))
     return query.order_by(db.screening_case.c.case_id).limit(limit)
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 # Newest revision in storage/migrations/versions. Kept here so that opening a ledger that is already there
 # costs one query and no Alembic import; a test compares it with the scripts.
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -144,7 +144,7 @@ arrival = Table(
     Column("path", String, primary_key=True),
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
-    Column("study_uid", String),
+    Column("study_uid", String, index=True),
     Column("changed_at", String, nullable=False),
     Column("ingested_at", String),
     Index("ix_arrival_ingested_at_study_uid", "ingested_at", "study_uid"),

@@ -4,15 +4,20 @@ What is ingested together is a *unit*, named by a text:
 
 - a study, by its StudyInstanceUID;
 - the files of one folder that are DICOM without such a UID, by the folder with a ``/`` at its end: ingest derives the
-  study from all of them (:mod:`ops.dicom.series`), so they go together, those ingested before included;
+  study from all of them (:mod:`ops.dicom.series`);
 - any other file (an archive, or no DICOM), by its path.
+
+The files of a unit go together, those ingested before included: what a study lacked when its first files came under
+other names (``incomplete_resend``, :mod:`tasks.ingest`) may have come since.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindparam, delete, func, select, update
@@ -20,7 +25,8 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, bindpara
 from storage import _schema as db
 from storage._engine import read, write
 from storage._statements import upsert
-from storage.records import utc_now
+from storage.records import storable_text, utc_now, utc_time
+from storage.sources import MEMBER_MARK
 
 FileState = tuple[int, int]
 """Size in bytes and modification time in nanoseconds."""
@@ -28,7 +34,12 @@ FileState = tuple[int, int]
 # Values in one statement; SQLite takes 32,766 (SQLITE_MAX_VARIABLE_NUMBER).
 _PER_STATEMENT = 10_000
 
+# How soon a file that could not be read is tried again, where nothing of its unit changes: a share that was away is
+# back in an hour as a rule, and a file that is nobody's to read costs one try an hour.
+RETRY_AFTER = timedelta(hours=1)
+
 _TABLE = db.arrival.c
+_WAITING = _TABLE.ingested_at.is_(None)
 _UNIT = func.coalesce(_TABLE.study_uid, _TABLE.path)
 _ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2})")
 
@@ -67,11 +78,7 @@ class Arrivals:
 
     def known(self, folder: str) -> dict[str, FileState]:
         """Path → state of every file on record below ``folder``, an absolute path."""
-        below = _stored(folder.rstrip("/") + "/")
-        # By substring: a range of texts follows the collation of the database, and LIKE ignores case in SQLite.
-        query = select(_TABLE.path, _TABLE.size, _TABLE.mtime_ns).where(
-            func.substr(_TABLE.path, 1, len(below)) == below
-        )
+        query = select(_TABLE.path, _TABLE.size, _TABLE.mtime_ns).where(_below(folder))
 
         def states(connection: Connection) -> dict[str, FileState]:
             return {_original(path): (size, mtime_ns) for path, size, mtime_ns in connection.execute(query)}
@@ -92,56 +99,79 @@ class Arrivals:
         def remove(connection: Connection) -> int:
             lost = 0
             for some in _parts(stored):
-                waiting = select(func.count()).where(_TABLE.path.in_(some), _TABLE.ingested_at.is_(None))
+                waiting = select(func.count()).where(_TABLE.path.in_(some), _WAITING)
                 lost += connection.execute(waiting).scalar_one()
                 connection.execute(delete(db.arrival).where(_TABLE.path.in_(some)))
             return lost
 
         return write(self._engine, remove) if stored else 0
 
-    def settled(self, before: str, since: str = "") -> list[str]:
+    def settled(self, before: str, folder: str = "/", since: str = "") -> list[str]:
         """Return the units with files to ingest of which the last one changed at ``before`` or earlier, sorted.
+
+        A unit is left out while all its files to ingest are on record as unreadable, as they are now and for less than
+        `RETRY_AFTER`.
 
         Parameters
         ----------
         before
             ISO 8601 in UTC as of `storage.records.utc_now`: now less the quiet time.
+        folder
+            Only files below it, an absolute path.
         since
             Only units whose last change is later: with the ``before`` of the previous call, each settling is met once.
         """
-        query = _settled(before, since)
-        units = read(self._engine, lambda connection: connection.execute(query).scalars().all())
-        return sorted(map(_original, units))
+        # Files ingested already need no look: a change makes a file one that is to be ingested.
+        last = func.max(_TABLE.changed_at)
+        query = select(_UNIT, func.count()).where(_WAITING, _below(folder)).group_by(_UNIT)
+        settled = query.having(last <= before, last > since)
+        units = read(self._engine, lambda connection: connection.execute(settled).tuples().all())
+        tried = self._tried(folder)
+        return sorted(_original(unit) for unit, files in units if tried[unit] < files)
 
-    def count_settled(self, before: str) -> int:
+    def count_settled(self, before: str, folder: str = "/") -> int:
         """Return how many units `settled` would return."""
-        query = select(func.count()).select_from(_settled(before, "").subquery())
-        return read(self._engine, lambda connection: connection.execute(query).scalar_one())
+        return len(self.settled(before, folder))
+
+    def _tried(self, folder: str) -> Counter[str]:
+        """Count the files to ingest that were found unreadable of late, as they are now, by unit as stored."""
+        unreadable = self.unreadable_since(utc_time(datetime.now(UTC) - RETRY_AFTER))
+        if not unreadable:
+            return Counter()
+        query = select(_UNIT, _TABLE.path, _TABLE.changed_at).where(_WAITING, _below(folder))
+
+        def count(connection: Connection) -> Counter[str]:
+            rows = connection.execution_options(yield_per=_PER_STATEMENT).execute(query).tuples()
+            return Counter(
+                unit
+                for unit, path, changed_at in rows
+                if changed_at <= unreadable.get(storable_text(_original(path)), "")
+            )
+
+        return read(self._engine, count)
 
     def of_units(self, units: Collection[str]) -> list[ArrivalRecord]:
-        """Return what has to be ingested of these units, in order of path.
-
-        Of a study the files not ingested yet; of a folder without study UIDs all of them, if any is not ingested yet.
-        """
+        """Return all files of those of these units that have files to ingest, in order of path."""
         stored = [_stored(unit) for unit in units]
-        folders = [unit for unit in stored if unit.endswith("/")]
         paths = [unit for unit in stored if unit.startswith("/") and not unit.endswith("/")]
-        studies = [unit for unit in stored if not unit.startswith("/")]
-        waiting = _TABLE.ingested_at.is_(None)
-        touched = select(_TABLE.study_uid).where(waiting, _TABLE.study_uid.in_(folders))
+        named = [unit for unit in stored if not unit.startswith("/") or unit.endswith("/")]
         conditions = [
-            *[and_(waiting, _TABLE.study_uid.in_(some)) for some in _parts(studies)],
-            *[and_(waiting, _TABLE.study_uid.is_(None), _TABLE.path.in_(some)) for some in _parts(paths)],
-            *([_TABLE.study_uid.in_(touched)] if folders else []),
+            *[_TABLE.study_uid.in_(_that_wait(some)) for some in _parts(named)],
+            *[and_(_WAITING, _TABLE.study_uid.is_(None), _TABLE.path.in_(some)) for some in _parts(paths)],
         ]
         found = read(self._engine, lambda connection: [one for query in conditions for one in _rows(connection, query)])
         return sorted(found, key=lambda record: record.path)
 
-    def unreadable_since(self, time: str) -> set[str]:
-        """Return the files that ingest has put on record as unreadable since ``time``; they may be readable later."""
+    def unreadable_since(self, time: str) -> dict[str, str]:
+        """Path → when ingest put the file on record as unreadable, since ``time``; it may be readable later.
+
+        Paths are as of `storage.records.storable_text`. An archive is unreadable when a member of it is.
+        """
         rejected = db.rejected_file.c
-        query = select(rejected.path).where(rejected.reason == "unreadable_file", rejected.recorded_at >= time)
-        return read(self._engine, lambda connection: set(connection.execute(query).scalars()))
+        query = select(rejected.path, rejected.recorded_at).order_by(rejected.recorded_at)
+        of_late = query.where(rejected.reason == "unreadable_file", rejected.recorded_at >= time)
+        rows = read(self._engine, lambda connection: connection.execute(of_late).tuples().all())
+        return {name: at for path, at in rows for name in (path, path.partition(MEMBER_MARK)[0])}
 
     def mark_ingested(self, arrivals: Iterable[ArrivalRecord]) -> None:
         """Mark files as ingested, given as they were read before: one that changed since then is left as it is."""
@@ -161,10 +191,14 @@ class Arrivals:
             write(self._engine, lambda connection: connection.execute(statement, rows))
 
 
-def _settled(before: str, since: str) -> Select[tuple[str]]:
-    # Files ingested already need no look: a change makes a file one that is to be ingested.
-    last = func.max(_TABLE.changed_at)
-    return select(_UNIT).where(_TABLE.ingested_at.is_(None)).group_by(_UNIT).having(last <= before, last > since)
+def _below(folder: str) -> ColumnElement[bool]:
+    below = _stored(folder.rstrip("/") + "/")
+    # By substring: a range of texts follows the collation of the database, and LIKE ignores case in SQLite.
+    return func.substr(_TABLE.path, 1, len(below)) == below
+
+
+def _that_wait(units: list[str]) -> Select[tuple[str | None]]:
+    return select(_TABLE.study_uid).where(_WAITING, _TABLE.study_uid.in_(units))
 
 
 def _rows(connection: Connection, condition: ColumnElement[bool]) -> list[ArrivalRecord]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 
-from sqlalchemy import ColumnElement, Connection, Engine, Text, cast, select
+from sqlalchemy import Connection, Engine, Text, cast, select
 
 from ops.verdict import ResultStatus
 from storage import _schema as db
 from storage._engine import read
-from storage._queries import IS_CURRENT
+from storage._queries import IS_CURRENT, is_of
 from storage._statements import result_record
 from storage.records import ResultRecord
 
@@ -78,13 +78,23 @@ class Changes:
         query = (
             select(db.result.c.stages, db.result.c.timings)
             .join(db.screening_case, db.screening_case.c.case_id == db.result.c.case_id)
-            .where(_is_of(programme), db.result.c.status != ResultStatus.FAILED.value)
+            .where(is_of(programme), db.result.c.status != ResultStatus.FAILED.value)
             .where(cast(db.result.c.timings, Text) != "{}")
             .order_by(db.result.c.result_id.desc())
             .limit(latest)
         )
         rows = read(self._engine, lambda connection: connection.execute(query).all())
         return [StageTimes({stage["name"]: stage["version"] for stage in stages}, times) for stages, times in rows]
+
+    def has_replacements(self, programme: str) -> bool:
+        """Tell whether any case of a programme has another result beside its current one."""
+        other = select(db.result.c.result_id).join(
+            db.screening_case,
+            (db.screening_case.c.case_id == db.result.c.case_id)
+            & (db.screening_case.c.fingerprint != db.result.c.fingerprint),
+        )
+        query = other.where(db.screening_case.c.programme == programme).limit(1)
+        return read(self._engine, lambda connection: connection.execute(query).first()) is not None
 
     def replacements(self, programme: str, since: str | None = None) -> Iterator[Replacement]:
         """Yield the current result of every case of a programme with the one it replaced, in order of case.
@@ -102,13 +112,8 @@ class Changes:
             last = page[-1]
 
 
-def _is_of(programme: str) -> ColumnElement[bool]:
-    # As an expression it keeps SQLite from sorting the whole programme for every page, see `storage._queries.case_ids`.
-    return db.screening_case.c.programme.concat("") == programme
-
-
 def _current_cases(programme: str, since: str | None, after: str, connection: Connection) -> list[str]:
-    query = select(db.screening_case.c.case_id).where(_is_of(programme), db.screening_case.c.case_id > after)
+    query = select(db.screening_case.c.case_id).where(is_of(programme), db.screening_case.c.case_id > after)
     if since is not None:
         query = query.join(db.result, IS_CURRENT).where(db.result.c.created_at >= since)
     return list(connection.execute(query.order_by(db.screening_case.c.case_id).limit(PAGE_CASES)).scalars())

@@ -11,12 +11,29 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, Select, delete, func, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Text,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from ops.control_charts import Chart, chart_from_dict, chart_to_dict
 from ops.verdict import ResultStatus
 from storage import _schema as db
 from storage._engine import read, write
+from storage._queries import is_of
 from storage._statements import insert_missing, upsert
 from storage.records import storable_text, utc_now
 
@@ -68,6 +85,9 @@ class ChartedResult:
 
     Attributes
     ----------
+    is_counted
+        Whether an earlier result of the case, of the same programme version and policy, or an attempt at this one that
+        failed has been counted among refused and not refused already.
     recipe
         Programme version, policy, models and stages: what may change numbers without any drift.
     header
@@ -79,6 +99,7 @@ class ChartedResult:
     result_id: int
     case_id: str
     status: ResultStatus
+    is_counted: bool
     recipe: Mapping[str, Any]
     header: Mapping[str, Any]
     numbers: Mapping[str, float]
@@ -181,12 +202,14 @@ class Lanes:
                 connection.execute(text("LOCK TABLE result IN SHARE MODE"))
             return connection.execute(select(func.max(db.result.c.result_id))).scalar() or 0
 
-        return read(self._engine, newest)
+        return write(self._engine, newest)  # to lock a table; and a look at the state before the lock would be stale
 
     def pages(
         self, programme: str, after: int, upto: int, keywords: Collection[str], measurements: Collection[str]
     ) -> Iterator[list[ChartedResult]]:
-        """Yield the results after one id up to another, failed ones left out, a page at a time.
+        """Yield the results after one id up to another, a page at a time.
+
+        One that failed is met once, however often it fails again, and once more when it has succeeded.
 
         Every page draws on `PAGE_PLACES` places spread over the whole range, and is in order of case id, a digest.
         A run commits its refusals before the cases it has to compute, and those in order of study: neither is an
@@ -292,7 +315,9 @@ def _page(
     keywords: Collection[str],
     measurements: Collection[str],
 ) -> list[ChartedResult]:
-    rows = connection.execute(_page_query(programme, ranges)).all()
+    # Sorted here: to have the order from an index, SQLite would walk all results for every page.
+    found = connection.execute(_page_query(programme, ranges))
+    rows = sorted(found, key=lambda row: (row.case_id, row.result_id))
     headers = _headers(connection, rows, keywords)
     numbers = _numbers(connection, [row.result_id for row in rows], measurements)
     return [
@@ -300,6 +325,7 @@ def _page(
             result_id=row.result_id,
             case_id=row.case_id,
             status=ResultStatus(row.status),
+            is_counted=row.is_counted,
             recipe={name: row._mapping[name] for name in _RECIPE},
             header=headers.get(row.result_id, {}),
             numbers=numbers[row.result_id],
@@ -312,12 +338,23 @@ def _page_query(programme: str, ranges: Collection[tuple[int, int]]) -> Select[A
     result, case = db.result, db.screening_case
     columns = [result.c[name] for name in ("result_id", "case_id", "status", "roles", *_RECIPE)]
     return (
-        select(case.c.study_uid, *columns)
+        select(case.c.study_uid, _is_counted().label("is_counted"), *columns)
         .join(case, case.c.case_id == result.c.case_id)
-        .where(case.c.programme == programme, result.c.status != ResultStatus.FAILED.value)
+        .where(is_of(programme))
         .where(or_(*(result.c.result_id.between(first, last) for first, last in ranges)))
-        .order_by(result.c.case_id, result.c.result_id)
     )
+
+
+def _is_counted() -> ColumnElement[bool]:
+    result, earlier = db.result.c, db.result.alias("earlier")
+    same_grounds = (
+        earlier.c.case_id == result.case_id,
+        earlier.c.programme_version == result.programme_version,
+        cast(earlier.c.policy, Text) == cast(result.policy, Text),  # the JSON is canonical
+    )
+    has_earlier = exists().where(*same_grounds, earlier.c.result_id < result.result_id)
+    # A success takes the place of the failure, with a new id: only its attempts tell that there was one.
+    return or_(has_earlier, and_(result.status != ResultStatus.FAILED.value, result.attempts > 1))
 
 
 def _headers(

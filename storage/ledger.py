@@ -54,6 +54,9 @@ _RESULT_COLUMNS = [db.screening_case.c.programme, db.screening_case.c.study_uid,
 # Results that `iter_results` reads at a time: some 30 KB of memory each.
 RESULT_PAGE = 500
 
+# Series that are looked up in one statement; SQLite takes 32,766 values (SQLITE_MAX_VARIABLE_NUMBER).
+SERIES_PAGE = 10_000
+
 
 class Ledger:
     """Series, verdicts, cases and results in SQLite (default) or PostgreSQL.
@@ -175,10 +178,20 @@ class Ledger:
         query = select(table).where(table.c.series_uid == series_uid).order_by(table.c.superseded_at)
         return [SupersededSeries(**row) for row in self._read(query)]
 
-    def known_source_digests(self) -> dict[str, str]:
-        """Series UID → digest of the source files it was ingested from."""
-        rows = self._read(select(db.series.c.series_uid, db.series.c.source_digest))
-        return {row["series_uid"]: row["source_digest"] for row in rows}
+    def source_digests(self, series_uids: Iterable[str]) -> dict[str, str]:
+        """Series UID → digest of the source files it was ingested from, of those of these series that are recorded."""
+        table, uids = db.series.c, iter(series_uids)
+        digests: dict[str, str] = {}
+        while some := list(islice(uids, SERIES_PAGE)):
+            rows = self._read(select(table.series_uid, table.source_digest).where(table.series_uid.in_(some)))
+            digests |= {row["series_uid"]: row["source_digest"] for row in rows}
+        return digests
+
+    def studies_superseded_since(self, time: str) -> set[str]:
+        """Return the studies of which a series was replaced at ``time`` or later."""
+        of_series = db.superseded_series.c.series_uid == db.series.c.series_uid
+        query = select(db.series.c.study_uid).distinct().join(db.superseded_series, of_series)
+        return {row["study_uid"] for row in self._read(query.where(db.superseded_series.c.superseded_at >= time))}
 
     def studies(self) -> list[str]:
         """Every study UID of which at least one series is recorded, sorted."""

@@ -230,11 +230,6 @@ def store_bundle(root: Location, bundle: ModelBundle) -> None:
     folder.child(MANIFEST_FILE).write_bytes((bundle.manifest.model_dump_json(indent=2) + "\n").encode())
 
 
-def verify_bundles(root: Path | None = None) -> list[BundleCheck]:
-    """Verify every bundle under ``root`` (default: those that ship)."""
-    return [verify_bundle(Location(str(folder))) for folder in list_bundles(root)]
-
-
 def verify_bundle(folder: Location) -> BundleCheck:
     """Verify the bundle in ``folder``."""
     name = folder.url.rsplit("/", 1)[-1]

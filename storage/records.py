@@ -38,6 +38,11 @@ def utc_now() -> str:
     return utc_time(datetime.now(UTC))
 
 
+# Made once: a call of `json.dumps` with options makes one each time.
+_PLAIN_JSON = json.JSONEncoder(allow_nan=False)
+_CANONICAL_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical_json(value: object) -> str:
     """One ASCII JSON text per value (sorted keys, no blanks, no NaN): the input of every digest.
 
@@ -46,7 +51,7 @@ def canonical_json(value: object) -> str:
     ValueError, TypeError
         ``value`` contains NaN, infinity, or something JSON does not have.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL_JSON.encode(value)
 
 
 def storable_text(text: str) -> str:
@@ -58,7 +63,7 @@ def _require_json(owner: str, name: str, value: object) -> None:
     if not value:
         return
     try:
-        json.dumps(value, allow_nan=False)
+        _PLAIN_JSON.encode(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{owner}: {name} must be plain JSON without NaN: {error}") from error
 

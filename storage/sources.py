@@ -5,8 +5,8 @@ A file's name is its absolute path; a member of an archive is ``/path/archive.zi
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 import threading
 import zipfile
 from collections import OrderedDict
@@ -64,7 +64,7 @@ def _walk_one(root: Path) -> Iterator[str]:
         for name in sorted(files):
             path = os.path.join(folder, name)
             # A pipe or a device would block or never end; a dangling link is not there.
-            if os.path.exists(path) and stat.S_ISREG(os.stat(path).st_mode):
+            if os.path.isfile(path):
                 yield path
 
 
@@ -93,7 +93,7 @@ class SourceReader:
         Raises
         ------
         UnreadableFileError
-            ``corrupt_archive``, or ``nested_archive`` for an archive within an archive.
+            ``unreadable_file``, ``corrupt_archive``, or ``nested_archive`` for an archive within an archive.
         """
         if MEMBER_MARK in name:
             raise UnreadableFileError("nested_archive", f"{name} is an archive within an archive: unpack it first")
@@ -139,11 +139,19 @@ class SourceReader:
             try:
                 self._archives[path] = zipfile.ZipFile(path)
             except (zipfile.BadZipFile, OSError, ValueError) as error:
-                raise UnreadableFileError("corrupt_archive", f"{path}: {error}") from error
+                reason = "unreadable_file" if _is_outage(error) else "corrupt_archive"
+                raise UnreadableFileError(reason, f"{path}: {error}") from error
             if len(self._archives) > _OPEN_ARCHIVES:
                 self._archives.popitem(last=False)[1].close()
         self._archives.move_to_end(path)
         return self._archives[path]
+
+
+def _is_outage(error: Exception) -> bool:
+    """Tell a file that could not be read from an archive that is damaged."""
+    # zipfile makes a BadZipFile of what fails at the file's end; EINVAL is a seek to where a damaged directory points.
+    first = error if isinstance(error, OSError) else error.__context__
+    return isinstance(first, OSError) and first.errno != errno.EINVAL
 
 
 def _require_size(name: str, size: int) -> None:

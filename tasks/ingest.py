@@ -9,23 +9,27 @@ A series that is met again
     ones where they still exist, so that slices that arrive in two parts, or late, make one volume under a new key.
     Where they are gone and the new files do not cover the old instances, the stored volume stays as it is and
     the new files are on record as rejected (``incomplete_resend``): a remainder never replaces a whole series.
+
+A series that cannot be read now
+    A share that hiccups, or too little memory, says nothing about the series: what was known of it stays, and its files
+    are on record as rejected (``unreadable_file``), to be tried again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from ops.dicom.assemble import build_volume, pixel_digest
 from ops.dicom.decode import DecodeError
-from ops.dicom.geometry import assess
-from ops.dicom.headers import SNIFF_LENGTH, InstanceHeader, UnreadableDicomError, looks_like_dicom, read_header
+from ops.dicom.geometry import Assessment, assess
+from ops.dicom.headers import InstanceHeader, UnreadableDicomError
 from ops.dicom.series import Repair, SeriesHeaders, group_into_series
 from ops.dicom.series_header import series_header
 from ops.dicom.uids import derive_uid
@@ -33,8 +37,9 @@ from ops.verdict import Verdict, VerdictStatus
 from ops.volume import Volume
 from storage.ledger import Ledger
 from storage.records import INGEST_PROGRAMME, RejectedFileRecord, SeriesRecord, VerdictRecord, storable_text
-from storage.sources import SourceReader, UnreadableFileError, is_archive, walk
+from storage.sources import MEMBER_MARK, SourceReader, UnreadableFileError, walk
 from storage.volumes import VolumeStore
+from tasks.scan import Seen, look, rejected_file, scan
 
 # Enters the source digest: raise it when ingest makes other volumes or verdicts of the same files,
 # and every series is judged anew.
@@ -43,10 +48,6 @@ INGEST_VERSION = "3"
 MAX_PENDING = 100_000
 # Series per ledger transaction: the most that an interrupted run has to look at again.
 COMMIT_EVERY = 16
-# Reading and digesting release the interpreter lock; parsing does not.
-SCAN_THREADS = 2
-# Files read ahead of the one being grouped.
-_READ_AHEAD = 8
 
 OnProgress = Callable[[int, int], None]
 
@@ -89,29 +90,36 @@ class IngestCounts:
 def ingest_paths(
     paths: Iterable[str | Path], ledger: Ledger, volumes: VolumeStore, on_progress: OnProgress | None = None
 ) -> IngestCounts:
-    """Ingest files, folder trees and zip archives. Bad input becomes a verdict or a rejected file, never an exception.
-
-    Parameters
-    ----------
-    paths
-        Files or folders; anything that is not DICOM is counted and passed over.
-    ledger, volumes
-        Where the outcome goes.
-    on_progress
-        Called with (files done, files known of).
+    """Ingest files, folder trees and zip archives, see `ingest_files`.
 
     Raises
     ------
     FileNotFoundError
         One of ``paths`` does not exist.
     """
-    names = list(walk(paths))
+    return ingest_files(list(walk(paths)), ledger, volumes, on_progress)
+
+
+def ingest_files(
+    names: Sequence[str], ledger: Ledger, volumes: VolumeStore, on_progress: OnProgress | None = None
+) -> IngestCounts:
+    """Ingest files and zip archives. Bad input becomes a verdict or a rejected file, never an exception.
+
+    Parameters
+    ----------
+    names
+        Absolute paths, folder by folder. One that is not there is rejected; what is not DICOM is counted, no more.
+    ledger, volumes
+        Where the outcome goes.
+    on_progress
+        Called with (files done, files known of).
+    """
     with SourceReader() as reader, warnings.catch_warnings():
         # pydicom warns of every oddity; what matters of it becomes a reason code.
         warnings.simplefilter("ignore")
         run = _Run(ledger, volumes, reader, on_progress or (lambda _done, _total: None), total=len(names))
         pending: list[InstanceHeader] = []
-        for seen in _scan(names, reader):
+        for seen in scan(names, reader):
             run.note(seen)
             if seen.header is None:
                 continue
@@ -125,48 +133,6 @@ def ingest_paths(
     return run.counts
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What one file turned out to be: an instance, an archive with members, rejected, or (none of these) not DICOM."""
-
-    name: str
-    header: InstanceHeader | None = None
-    rejected: RejectedFileRecord | None = None
-    members: tuple[str, ...] = ()
-
-
-def _scan(names: Sequence[str], reader: SourceReader) -> Iterator[_Seen]:
-    """Look at every file, a few ahead, in order; members of an archive follow the archive."""
-    waiting, running = deque(names), deque[Future[_Seen]]()
-    with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        while waiting or running:
-            while waiting and len(running) < _READ_AHEAD:
-                running.append(pool.submit(_look, waiting.popleft(), reader))
-            seen = running.popleft().result()
-            waiting.extendleft(reversed(seen.members))
-            yield seen
-
-
-def _look(name: str, reader: SourceReader) -> _Seen:
-    try:
-        head = reader.head(name, SNIFF_LENGTH)
-        if is_archive(head):
-            return _Seen(name, members=tuple(reader.members(name)))
-        if not looks_like_dicom(head, name):
-            return _Seen(name)
-        return _Seen(name, header=read_header(reader.read(name), name))
-    except UnreadableDicomError as error:
-        if error.reason == "dicomdir":
-            return _Seen(name)
-        return _Seen(name, rejected=_rejected(name, error.reason, str(error)))
-    except UnreadableFileError as error:
-        return _Seen(name, rejected=_rejected(name, error.reason, str(error)))
-
-
-def _rejected(name: str, reason: str, detail: str) -> RejectedFileRecord:
-    return RejectedFileRecord(storable_text(name), reason, storable_text(detail))
-
-
 def read_series(folder: str | Path) -> Volume:
     """Read the one series of a folder straight into a volume, without a store or a ledger.
 
@@ -177,7 +143,7 @@ def read_series(folder: str | Path) -> Volume:
     """
     with SourceReader() as reader, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = group_into_series(seen.header for seen in _scan(list(walk([folder])), reader) if seen.header)
+        found = group_into_series(seen.header for seen in scan(list(walk([folder])), reader) if seen.header)
         if len(found) != 1:
             raise ValueError(f"{folder} holds {len(found)} series, expected one")
         return build_volume(found[0], assess(found[0]), reader.read)
@@ -197,14 +163,14 @@ class _Run:
     ) -> None:
         self._ledger, self._volumes, self._reader = ledger, volumes, reader
         self._on_progress, self._done, self._total = on_progress, 0, total
-        self._known = ledger.known_source_digests()
+        self._known: dict[str, str | None] = {}  # series UID → source digest, of those looked up; None is not recorded
         self._owners: dict[str, str] = {}  # series UID → study UID, as met in this run
         self._series: list[SeriesRecord] = []
         self._verdicts: list[VerdictRecord] = []
         self._rejected: list[RejectedFileRecord] = []
         self.counts = IngestCounts()
 
-    def note(self, seen: _Seen) -> None:
+    def note(self, seen: Seen) -> None:
         """Count one file of the header pass."""
         if seen.members:
             self._total += len(seen.members) - 1
@@ -227,7 +193,9 @@ class _Run:
     def settle(self, headers: Sequence[InstanceHeader]) -> None:
         """Group headers into series and ingest each; commits now and then."""
         families: dict[tuple[str, str], list[SeriesHeaders]] = {}
-        for series in group_into_series(headers):
+        found = group_into_series(headers)
+        self._look_up({uid for series in found for uid in (series.series_uid, series.parent_uid)})
+        for series in found:
             families.setdefault((series.study_uid, series.parent_uid), []).append(series)
         for parts in families.values():
             count = sum(len(part.instances) for part in parts)
@@ -250,7 +218,7 @@ class _Run:
         """Give a series a UID of its own when another study has the same one: UIDs do collide after anonymisation."""
         uid = series.series_uid
         owner = self._owners.get(uid)
-        if owner is None and uid in self._known and (stored := self._ledger.series_by_uid(uid)):
+        if owner is None and self._digest(uid) and (stored := self._ledger.series_by_uid(uid)):
             owner = stored.study_uid
         if owner not in (None, series.study_uid):
             detail = f"SeriesInstanceUID {uid} also occurs in study {owner}"
@@ -263,11 +231,17 @@ class _Run:
         return series
 
     def _settle_family(self, parts: list[SeriesHeaders]) -> None:
-        """Ingest the parts of what was one series, after uniting them with what is known of it."""
+        """Ingest the parts of what was one series, all of them or none, after uniting them with what is known of it."""
         self.counts.studies.add(parts[0].study_uid)
         if all(map(self._is_unchanged, parts)):
             self.counts.unchanged += len(parts)
             return
+        try:
+            self._renew_family(parts)
+        except (UnreadableFileError, MemoryError) as error:
+            self.reject(_unread(parts, error))
+
+    def _renew_family(self, parts: list[SeriesHeaders]) -> None:
         stored = self._stored_family(parts[0])
         if stored:
             earlier, missing = self._earlier_instances(stored, parts)
@@ -277,23 +251,32 @@ class _Run:
             if earlier:
                 united = group_into_series([*earlier, *(header for part in parts for header in part.instances)])
                 parts = [self._claimed(part) for part in united]
-        for part in parts:
-            if self._is_unchanged(part):
-                self.counts.unchanged += 1
-            else:
-                self._ingest(part)
+        changed = [part for part in parts if not self._is_unchanged(part)]
+        made = [self._made(part) for part in changed]
+        self.counts.unchanged += len(parts) - len(changed)
+        for record, verdict in made:
+            self._note(record, verdict)
         self._retire(stored, parts)
 
+    def _look_up(self, series_uids: Iterable[str]) -> None:
+        asked = [uid for uid in series_uids if uid not in self._known]
+        self._known |= dict.fromkeys(asked) | self._ledger.source_digests(asked)
+
+    def _digest(self, series_uid: str) -> str | None:
+        """Return the source digest of a series as far as it is recorded, this run included; else None."""
+        self._look_up([series_uid])
+        return self._known[series_uid]
+
     def _is_unchanged(self, series: SeriesHeaders) -> bool:
-        if self._known.get(series.series_uid) != source_digest(series):
+        if self._digest(series.series_uid) != source_digest(series):
             return False
         record = self._ledger.series_by_uid(series.series_uid)
         return record is None or record.volume_url is None or self._volumes.exists(record.volume_url)
 
     def _stored_family(self, series: SeriesHeaders) -> list[SeriesRecord]:
-        if series.parent_uid not in self._known and series.series_uid not in self._known:
-            return []
         family = {series.parent_uid, series.series_uid}
+        if not any(map(self._digest, family)):
+            return []
         self.commit()  # a part ingested earlier in this run must be seen here
         return [
             record
@@ -304,19 +287,25 @@ class _Run:
     def _earlier_instances(
         self, stored: Sequence[SeriesRecord], parts: Sequence[SeriesHeaders]
     ) -> tuple[list[InstanceHeader], set[str]]:
-        """Headers of instances ingested before and not met now, and the UIDs of those that are gone."""
+        """Headers of instances ingested before and not met now, and the UIDs of those that are gone.
+
+        Raises
+        ------
+        UnreadableFileError
+            One may not be gone: there is a file that cannot be read now.
+        """
         met = {header.source: header for part in parts for header in part.instances}
         known = {header.text("SOPInstanceUID") for header in met.values()}
         family = {header.text("SeriesInstanceUID") for header in met.values()}
-        earlier = []
-        for source in (source for record in stored for source in record.sources if source not in met):
-            header = _look(source, self._reader).header
-            if header is not None and header.text("SeriesInstanceUID") in family:
-                earlier.append(header)
+        sources = [source for record in stored for source in record.sources if source not in met]
+        seen = [look(source, self._reader) for source in sources]
+        earlier = [one.header for one in seen if one.header and one.header.text("SeriesInstanceUID") in family]
         known |= {header.text("SOPInstanceUID") for header in earlier}
         needed = {uid for record in stored for uid in record.header.get("SOPInstanceUIDs", ())}
-        any_gone = sum(len(record.sources) for record in stored) > len(earlier) + len(met)
-        return earlier, needed - known if any_gone or not earlier else set()
+        missing = needed - known if len(earlier) < len(sources) else set()
+        if missing and (away := next(filter(_is_there_unread, seen), None)):
+            raise UnreadableFileError("unreadable_file", f"{away.name}, of the same series, cannot be read")
+        return earlier, missing
 
     def _retire(self, stored: Sequence[SeriesRecord], parts: Sequence[SeriesHeaders]) -> None:
         """Refuse what was a series before and is now part of another."""
@@ -327,31 +316,42 @@ class _Run:
                 verdict = Verdict(VerdictStatus.REFUSED, "superseded", detail)
                 self._verdicts.append(_verdict_record(record.series_uid, record.study_uid, verdict))
 
-    def _ingest(self, series: SeriesHeaders) -> None:
+    def _made(self, series: SeriesHeaders) -> tuple[SeriesRecord, VerdictRecord]:
+        """Judge a series and write its volume; the records wait until all of its family are made."""
         assessment = assess(series)
-        header = series_header(series, assessment, self._first_bytes(series))
-        digest, key, verdict = None, None, assessment.verdict
-        if not verdict.refused:
-            try:
-                volume = build_volume(series, assessment, self._reader.read)
-            except (DecodeError, UnreadableFileError, UnreadableDicomError, MemoryError) as error:
-                verdict = Verdict(VerdictStatus.REFUSED, "decode_failed", storable_text(f"{error}"))
-            else:
-                digest = pixel_digest(volume)
-                key = f"{series.study_uid}/{series.series_uid}/{digest[:16]}"
-                self._volumes.write(key, volume, header)
+        header = series_header(series, assessment, self._reader.read(series.instances[0].source))
+        volume, verdict = self._volume(series, assessment)
+        digest, key = None, None
+        if volume is not None:
+            digest = pixel_digest(volume)
+            key = f"{series.study_uid}/{series.series_uid}/{digest[:16]}"
+            self._volumes.write(key, volume, header)
         record = _series_record(series, header, digest, key)
-        self._series.append(record)
-        self._known[record.series_uid] = record.source_digest
-        row = _verdict_record(series.series_uid, series.study_uid, verdict)
-        self._verdicts.append(row)
-        self.counts.add(row)
+        return record, _verdict_record(series.series_uid, series.study_uid, verdict)
 
-    def _first_bytes(self, series: SeriesHeaders) -> bytes:
+    def _volume(self, series: SeriesHeaders, assessment: Assessment) -> tuple[Volume | None, Verdict]:
+        if assessment.verdict.refused:
+            return None, assessment.verdict
         try:
-            return self._reader.read(series.instances[0].source)
-        except UnreadableFileError:
-            return b""
+            return build_volume(series, assessment, self._reader.read), assessment.verdict
+        except (DecodeError, UnreadableDicomError) as error:
+            return None, Verdict(VerdictStatus.REFUSED, "decode_failed", storable_text(f"{error}"))
+
+    def _note(self, record: SeriesRecord, verdict: VerdictRecord) -> None:
+        self._series.append(record)
+        self._verdicts.append(verdict)
+        self._known[record.series_uid] = record.source_digest
+        self.counts.add(verdict)
+
+
+def _is_there_unread(seen: Seen) -> bool:
+    is_unread = seen.rejected is not None and seen.rejected.reason == "unreadable_file"
+    return is_unread and os.path.exists(seen.name.partition(MEMBER_MARK)[0])
+
+
+def _unread(parts: Sequence[SeriesHeaders], error: Exception) -> list[RejectedFileRecord]:
+    detail = f"the series cannot be read now, what was known of it stays: {type(error).__name__}: {error}"
+    return [rejected_file(header.source, "unreadable_file", detail) for part in parts for header in part.instances]
 
 
 def _incomplete(
@@ -362,7 +362,7 @@ def _incomplete(
         f"series {parts[0].parent_uid} is stored with {n_stored} instances whose files are gone, and "
         f"{len(missing)} of them are not among the new files: send the whole series again"
     )
-    return [_rejected(header.source, "incomplete_resend", detail) for part in parts for header in part.instances]
+    return [rejected_file(header.source, "incomplete_resend", detail) for part in parts for header in part.instances]
 
 
 def _verdict_record(series_uid: str, study_uid: str, verdict: Verdict) -> VerdictRecord:

@@ -128,7 +128,7 @@ def _encapsulated_frames(plain: bytes, header: InstanceHeader, shape: tuple[int,
             if pixels.shape != shape:
                 raise DecodeError(f"decoded to shape {pixels.shape}, the header says {shape}")
             yield _as_container(pixels, dtype)
-    except GeneratorExit:
+    except (GeneratorExit, MemoryError):
         raise
     except Exception as error:  # each codec has its own exceptions
         detail = f"{header.source}: frame {count} ({header.transfer_syntax}): {type(error).__name__}: {error}"

@@ -6,16 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
+from time import sleep
 from typing import Any
 
 import pytest
 
+from storage import arrivals
 from storage.arrivals import ArrivalRecord
 from storage.ledger import Ledger
-from storage.records import RejectedFileRecord
+from storage.records import RejectedFileRecord, storable_text
 
 # Quotes, wildcards and escapes of SQL, other scripts, and a byte that is no UTF-8 (as Python names it).
 HOSTILE_PATH = "/in/it's 100%_\\xe9 \\ 心臓/\udce9\".dcm"
+
+LONG_AGO = "2000-01-01T00:00:00.000+00:00"
 
 
 def example_arrival(path: str = "/in/a.dcm", **changes: Any) -> ArrivalRecord:
@@ -61,23 +66,29 @@ class ArrivalsConformance:
         assert ledger.arrivals.known("/in/b%") == {}
 
     def test_a_study_settles_when_its_last_file_has(self, ledger: Ledger) -> None:
-        arrivals = ledger.arrivals
-        arrivals.record([example_arrival("/in/a", changed_at=time(1)), example_arrival("/in/b", changed_at=time(5))])
-        arrivals.record([example_arrival("/in/c", study_uid="1.3", changed_at=time(2))])
-        arrivals.record([example_arrival("/in/d.zip", study_uid=None, changed_at=time(3))])
-        assert arrivals.settled(time(1)) == []
-        assert arrivals.settled(time(2)) == ["1.3"]
-        assert arrivals.settled(time(4)) == ["/in/d.zip", "1.3"]
-        assert arrivals.settled(time(5)) == ["/in/d.zip", "1.2", "1.3"]
-        assert arrivals.count_settled(time(4)) == 2
+        table = ledger.arrivals
+        table.record([example_arrival("/in/a", changed_at=time(1)), example_arrival("/in/b", changed_at=time(5))])
+        table.record([example_arrival("/in/c", study_uid="1.3", changed_at=time(2))])
+        table.record([example_arrival("/in/d.zip", study_uid=None, changed_at=time(3))])
+        assert table.settled(time(1)) == []
+        assert table.settled(time(2)) == ["1.3"]
+        assert table.settled(time(4)) == ["/in/d.zip", "1.3"]
+        assert table.settled(time(5)) == ["/in/d.zip", "1.2", "1.3"]
+        assert table.count_settled(time(4)) == 2
+
+    def test_only_what_lies_below_the_folder_settles(self, ledger: Ledger) -> None:
+        paths = ["/in/a", "/in2/b", "/IN/c", "/in/x/d"]
+        ledger.arrivals.record(example_arrival(path, study_uid=f"1.{n}") for n, path in enumerate(paths))
+        assert ledger.arrivals.settled(time(1), "/in") == ["1.0", "1.3"]
+        assert ledger.arrivals.count_settled(time(1), "/in/x/") == 1
 
     def test_consecutive_windows_meet_each_settling_once(self, ledger: Ledger) -> None:
-        arrivals = ledger.arrivals
-        arrivals.record([example_arrival(f"/in/{n}", study_uid=f"1.{n}", changed_at=time(n)) for n in range(1, 5)])
-        windows = [arrivals.settled(time(n), since=time(n - 1)) for n in range(1, 6)]
+        table = ledger.arrivals
+        table.record([example_arrival(f"/in/{n}", study_uid=f"1.{n}", changed_at=time(n)) for n in range(1, 5)])
+        windows = [table.settled(time(n), since=time(n - 1)) for n in range(1, 6)]
         assert windows == [["1.1"], ["1.2"], ["1.3"], ["1.4"], []]
-        arrivals.record([example_arrival("/in/late", study_uid="1.1", changed_at=time(7))])
-        assert arrivals.settled(time(7), since=time(5)) == ["1.1"]
+        table.record([example_arrival("/in/late", study_uid="1.1", changed_at=time(7))])
+        assert table.settled(time(7), since=time(5)) == ["1.1"]
 
     def test_a_unit_holds_the_files_that_are_to_be_ingested(self, ledger: Ledger) -> None:
         first = [example_arrival("/in/b"), example_arrival("/in/a"), example_arrival("/in/c", study_uid="1.3")]
@@ -88,7 +99,12 @@ class ArrivalsConformance:
         assert ledger.arrivals.settled(time(59)) == []
         late = example_arrival("/in/z", changed_at=time(9))
         ledger.arrivals.record([late])
-        assert ledger.arrivals.of_units(["1.2", "1.3"]) == [late]
+        found = ledger.arrivals.of_units(["1.2", "1.3"])
+        assert [(record.path, record.ingested_at is None) for record in found] == [
+            ("/in/a", False),
+            ("/in/b", False),
+            ("/in/z", True),
+        ]
 
     def test_a_folder_without_study_uids_goes_as_a_whole(self, ledger: Ledger) -> None:
         files = [example_arrival(f"/in/x/{n}", study_uid="/in/x/") for n in range(3)]
@@ -122,7 +138,9 @@ class ArrivalsConformance:
         as_read = ledger.arrivals.of_units(["1.2"])
         ledger.arrivals.record([example_arrival(**change)])
         ledger.arrivals.mark_ingested(as_read)
-        assert ledger.arrivals.of_units(["1.2"]) == [example_arrival(**change)]
+        (changed, same) = ledger.arrivals.of_units(["1.2"])
+        assert changed == example_arrival(**change)
+        assert same.ingested_at is not None
 
     def test_forgetting_counts_what_was_never_ingested(self, ledger: Ledger) -> None:
         files = [example_arrival(f"/in/{n}") for n in range(4)]
@@ -146,5 +164,25 @@ class ArrivalsConformance:
             RejectedFileRecord("/in/b", "corrupt_deflate", ""),
         ]
         ledger.record_ingest([], [], rejected)
-        assert ledger.arrivals.unreadable_since(time(0)) == {"/in/a"}
-        assert ledger.arrivals.unreadable_since("9999") == set()
+        ledger.record_ingest([], [], [RejectedFileRecord("/in/c.zip!/x/1", "unreadable_file", "")])
+        assert ledger.arrivals.unreadable_since(time(0)).keys() == {"/in/a", "/in/c.zip", "/in/c.zip!/x/1"}
+        assert ledger.arrivals.unreadable_since("9999") == {}
+
+    @pytest.mark.parametrize("path", ["/in/a", "/in/a.zip", HOSTILE_PATH])
+    def test_what_could_not_be_read_is_left_for_an_hour(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        other = example_arrival("/in/b", changed_at=LONG_AGO)
+        ledger.arrivals.record([example_arrival(path, changed_at=LONG_AGO), other])
+        name = f"{path}!/x/1" if path.endswith(".zip") else path
+        ledger.record_ingest([], [], [RejectedFileRecord(storable_text(name), "unreadable_file")])
+        assert ledger.arrivals.settled("9999") == ["1.2"]
+        ledger.arrivals.mark_ingested([other])
+        assert ledger.arrivals.settled("9999") == []
+        assert ledger.arrivals.count_settled("9999") == 0
+        with monkeypatch.context() as later:
+            later.setattr(arrivals, "RETRY_AFTER", timedelta(0))
+            sleep(0.002)
+            assert ledger.arrivals.settled("9999") == ["1.2"]
+        ledger.arrivals.record([example_arrival(path, changed_at="9998")])
+        assert ledger.arrivals.settled("9999") == ["1.2"]

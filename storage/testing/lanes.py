@@ -164,14 +164,39 @@ class LanesConformance:
         assert read[example_result("1.2").case_id].header == {"KVP": 120.0, "ConvolutionKernel": None}
         assert read[example_result("1.9").case_id].header == {}
 
-    def test_failures_are_not_read_and_their_later_success_is(self, ledger: Ledger) -> None:
-        ledger.commit_results([example_result("1.2", status=ResultStatus.FAILED), example_result("1.3")])
+    def test_a_failure_is_read_once_and_its_later_success_again(self, ledger: Ledger) -> None:
+        failed = example_result("1.2", status=ResultStatus.FAILED)
+        ledger.commit_results([failed])
         (read,) = _read_all(ledger)
-        after = ledger.lanes.newest_result()
-        ledger.commit_results([example_result("1.2", attempts=2)])
-        (later,) = _read_all(ledger, after)
-        assert (read.case_id, later.case_id) == (example_result("1.3").case_id, example_result("1.2").case_id)
+        assert (read.case_id, read.status, read.is_counted, read.numbers) == (
+            failed.case_id, ResultStatus.FAILED, False, {}
+        )  # fmt: skip
+        for attempts in (1, 2):  # an outage does not count as an attempt
+            ledger.commit_results([example_result("1.2", status=ResultStatus.FAILED, attempts=attempts)])
+            assert _read_all(ledger, read.result_id) == []
+        ledger.commit_results([example_result("1.2", attempts=3)])
+        (later,) = _read_all(ledger, read.result_id)
+        assert (later.case_id, later.status, later.is_counted) == (failed.case_id, ResultStatus.OK, True)
         assert later.numbers == {"agatston_total": 0.0}
+
+    @pytest.mark.parametrize(
+        ("changes", "is_counted"),
+        [
+            ({"models": {"heart-territories": "4567"}}, True),
+            ({"stages": [{"name": "measure", "version": "2", "parameters": {}}], "inputs": {"ct": "pixels-2"}}, True),
+            ({"programme_version": "2"}, False),
+            ({"policy": {"connectivity": 4, "minimum_area_mm2": 1.0}}, False),
+        ],
+    )
+    def test_a_case_counts_once_for_version_and_policy(
+        self, ledger: Ledger, changes: dict[str, Any], is_counted: bool
+    ) -> None:
+        ledger.commit_results([example_result("1.2"), example_result("1.3")])
+        first = _read_all(ledger)
+        assert [result.is_counted for result in first] == [False, False]
+        ledger.commit_results([example_result("1.2", fingerprint="fingerprint-2", **changes)])
+        (again,) = _read_all(ledger, max(result.result_id for result in first))
+        assert again.is_counted is is_counted
 
     def test_pages_hold_each_result_once_and_mix_early_with_late(self, ledger: Ledger) -> None:
         count = 2 * PAGE_RESULTS + 500

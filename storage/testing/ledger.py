@@ -179,7 +179,9 @@ class LedgerConformance:
         assert ledger.verdicts("calcium") == []
         assert ledger.rejected_files() == [rejected]
         assert ledger.studies() == ["1.2"]
-        assert ledger.known_source_digests() == {"1.2.1": "source-1", "1.2.2": "source-1"}
+        assert ledger.source_digests(["1.2.1", "1.2.2", "1.2.3"]) == {"1.2.1": "source-1", "1.2.2": "source-1"}
+        many = (f"1.2.{number}" for number in range(35_000))
+        assert ledger.source_digests(many) == ledger.source_digests(["1.2.1", "1.2.2"])
         assert ledger.verdicts(limit=1) == [example_verdict()]
         assert ledger.count_verdicts() == {
             ("ingest", VerdictStatus.ACCEPTED, ""): 1,

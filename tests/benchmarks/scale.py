@@ -68,10 +68,10 @@ def measure(up: Installation, cases: int, computed: Path) -> list[str]:
             add_studies(ledger, min(STUDIES_A_TRANSACTION, cases - first), first)
     print(f"{cases:,} studies recorded in {time.monotonic() - began:.0f} s")
     window = _schedule(up)
-    with Memory(up) as memory:
+    with Usage(up) as usage:
         run = up.until(lambda: _ended(up), 180 + MOST_SECONDS_A_CASE * cases)
     task_runs = _task_runs(up, run["id"])
-    _print_figures(up, run, window, memory, task_runs)
+    _print_figures(up, run, window, usage, task_runs)
     return [
         *_wrong_results(up, cases),
         *wrong_computing(computed, cases),
@@ -146,16 +146,17 @@ def _task_runs(up: Installation, flow_run: str) -> Counter[str]:
     return states
 
 
-class Memory:
-    """Resident memory of the parts of an installation, looked at every second for as long as the block."""
+class Usage:
+    """Resident memory and CPU time of the parts of an installation, looked at every second as long as the block."""
 
     def __init__(self, up: Installation) -> None:
         self._up = psutil.Process(int((up.home.root / "up.pid").read_text()))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.megabytes: dict[str, list[float]] = defaultdict(list)
+        self.seconds: dict[str, dict[int, float]] = defaultdict(dict)
 
-    def __enter__(self) -> Memory:
+    def __enter__(self) -> Usage:
         self._thread.start()
         return self
 
@@ -168,7 +169,9 @@ class Memory:
             now: Counter[str] = Counter()
             for process in self._up.children(recursive=True):
                 with suppress(psutil.Error):
-                    now[_part(process)] += process.memory_info().rss
+                    part, spent = _part(process), process.cpu_times()
+                    now[part] += process.memory_info().rss
+                    self.seconds[part][process.pid] = spent.user + spent.system
             for part, resident in now.items():
                 self.megabytes[part].append(resident / 1e6)
 
@@ -183,7 +186,7 @@ def _part(process: psutil.Process) -> str:
 
 
 def _print_figures(
-    up: Installation, run: Mapping[str, Any], window: datetime, memory: Memory, task_runs: Counter[str]
+    up: Installation, run: Mapping[str, Any], window: datetime, usage: Usage, task_runs: Counter[str]
 ) -> None:
     took = seconds_between(run["start_time"], run["end_time"])
     print(f"schedule → run: {seconds_between(window.isoformat(), run['start_time']):.1f} s")
@@ -194,9 +197,10 @@ def _print_figures(
     phases["the rest"] = took - sum(phases.values())
     print(*(f"  {name:12}{seconds:8.1f} s" for name, seconds in phases.items()), sep="\n")
     print(f"task runs: {task_runs.total()}")
-    print("resident memory, MB    at first   half way      peak")
-    for part, values in sorted(memory.megabytes.items()):
-        print(f"  {part:20}{values[0]:9.0f}{values[len(values) // 2]:11.0f}{max(values):10.0f}")
+    print("resident memory, MB    at first   half way      peak     CPU, s")
+    for part, values in sorted(usage.megabytes.items()):
+        spent = sum(usage.seconds[part].values())
+        print(f"  {part:20}{values[0]:9.0f}{values[len(values) // 2]:11.0f}{max(values):10.0f}{spent:11.1f}")
 
 
 if __name__ == "__main__":

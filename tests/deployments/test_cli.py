@@ -151,6 +151,12 @@ def test_explain_shows_the_traceback_of_a_failure(popscan: Popscan, home: Path) 
     assert "Traceback: odd [voxels]" in popscan("explain", case_id("calcium", "1.2.3")).stdout
 
 
+def test_ingest_tells_prefect_nothing(popscan: Popscan, tmp_path: Path) -> None:
+    (tmp_path / "Doe^Jane.txt").write_text("not DICOM")
+    done = popscan("ingest", tmp_path / "Doe^Jane.txt", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert json.loads(done.stdout)["not_dicom"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -26,8 +26,13 @@ QUIET_SECONDS = 1.0
 
 @contextmanager
 def watching(home: Path, folder: Path, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    settings = {"POPSCAN_HOME": str(home), "POPSCAN_WATCH_SECONDS": "0.2", "POPSCAN_QUIET_SECONDS": str(QUIET_SECONDS)}
-    command = [sys.executable, "-m", "deployments.watch", str(folder)]
+    settings = {
+        "POPSCAN_HOME": str(home),
+        "POPSCAN_INBOX": str(folder),
+        "POPSCAN_WATCH_SECONDS": "0.2",
+        "POPSCAN_QUIET_SECONDS": str(QUIET_SECONDS),
+    }
+    command = [sys.executable, "-m", "deployments.watch"]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, env={**NO_SERVER, **settings, **environment}, cwd=Path(__file__).parents[2], stderr=output

@@ -13,7 +13,7 @@ import pytest
 
 from flows.lanes import REFUSALS, chart_new_results, lane_of
 from flows.programmes.calcium import PROGRAMME as CALCIUM
-from ops.control_charts import BASELINE, Chart, LevelChart
+from ops.control_charts import BASELINE, Chart, LevelChart, ShareChart
 from ops.verdict import ResultStatus
 from storage.ledger import Ledger
 from storage.records import Measurement, ResultRecord
@@ -31,6 +31,7 @@ REVOLUTION = {
     "ManufacturerModelName": "Revolution CT",
     "ConvolutionKernel": "SOFT",
 }
+NEW_MODEL = {"models": {"heart-territories": "4567"}}
 FORCE_LANE, REVOLUTION_LANE = lane_of("calcium", FORCE).lane_id, lane_of("calcium", REVOLUTION).lane_id
 
 
@@ -78,6 +79,15 @@ def counted(ledger: Ledger) -> dict[tuple[str, str], int]:
 def chart(ledger: Ledger, name: str) -> Chart:
     (found,) = (chart for key, chart in ledger.lanes.charts("calcium").items() if key.name == name)
     return found
+
+
+def share_of(events: int, count: int) -> ShareChart:
+    """Chart of refusals that has seen no more than a part of its baseline."""
+    return ShareChart(count, events, ewma=events / count)
+
+
+def computed_again(records: list[ResultRecord], **changes: Any) -> list[ResultRecord]:
+    return [replace(record, fingerprint="fingerprint-2", **(NEW_MODEL | changes)) for record in records]
 
 
 def test_lane_is_programme_scanner_kernel_and_site() -> None:
@@ -160,32 +170,66 @@ def test_scores_are_charted_on_their_scale(ledger: Ledger) -> None:
     assert (noise.mean, noise.sd) == pytest.approx((values[:, 1].mean(), values[:, 1].std(ddof=1)))
 
 
-def test_failures_of_ours_are_not_charted(ledger: Ledger) -> None:
+def test_a_failure_is_one_that_was_not_refused_and_counts_once(ledger: Ledger) -> None:
     force = Scanner(ledger)
     force.scan(10, refused=2)
-    ledger.commit_results([force._study(status=ResultStatus.FAILED) for _ in range(5)])
+    failed = [force._study(status=ResultStatus.FAILED) for _ in range(5)]
+    for attempts in (1, 2):
+        ledger.commit_results([replace(record, attempts=attempts) for record in failed])
+        chart_new_results(ledger, CALCIUM)
+        assert (chart(ledger, REFUSALS), counted(ledger)[FORCE_LANE, "noise_hu"]) == (share_of(2, 17), 10)
+    numbers = [Measurement("noise_hu", 20.0, "[hnsf'U]")]
+    succeeded = {"status": ResultStatus.OK, "reason": None, "error": None, "measurements": numbers, "attempts": 3}
+    ledger.commit_results([replace(record, **succeeded) for record in failed])
     chart_new_results(ledger, CALCIUM)
-    assert counted(ledger)[FORCE_LANE, REFUSALS] == 12
+    assert (chart(ledger, REFUSALS), counted(ledger)[FORCE_LANE, "noise_hu"]) == (share_of(2, 17), 15)
 
 
-def test_a_new_model_begins_new_charts(ledger: Ledger) -> None:
+def test_a_batch_of_failures_does_not_look_like_one_of_refusals(ledger: Ledger) -> None:
+    force = Scanner(ledger)
+    for _ in range(2):
+        force.scan(176, refused=24)
+        assert chart_new_results(ledger, CALCIUM) == []
+    ledger.commit_results([force._study(status=ResultStatus.FAILED) for _ in range(156)])
+    force.scan(20, refused=24)
+    assert chart_new_results(ledger, CALCIUM) == []
+
+
+def test_a_new_model_begins_new_charts_of_measurements(ledger: Ledger) -> None:
     force = Scanner(ledger)
     records = force.scan(BASELINE + 20)
     chart_new_results(ledger, CALCIUM)
-    redone = [
-        replace(
-            record,
-            fingerprint="fingerprint-2",
-            models={"heart-territories": "4567"},
-            measurements=[Measurement("agatston_total", 5000.0), Measurement("noise_hu", 99.0)],
-        )
-        for record in records
-    ]
-    ledger.commit_results(redone)
+    numbers = [Measurement("agatston_total", 5000.0), Measurement("noise_hu", 99.0)]
+    ledger.commit_results(computed_again(records, measurements=numbers))
     assert chart_new_results(ledger, CALCIUM) == [], "a change of software is not drift"
-    recipes = {key.recipe for key in ledger.lanes.charts("calcium")}
-    assert len(recipes) == 2
+    assert len([key for key in ledger.lanes.charts("calcium") if key.name == "noise_hu"]) == 2
     assert counted(ledger)[FORCE_LANE, "noise_hu"] == 2 * (BASELINE + 20)
+
+
+def test_the_chart_of_refusals_outlives_a_model_and_hears_nothing_of_what_it_computes_again(ledger: Ledger) -> None:
+    force = Scanner(ledger)
+    records = force.scan(176, refused=24)
+    chart_new_results(ledger, CALCIUM)
+    before = chart(ledger, REFUSALS)
+    ledger.commit_results(computed_again([record for record in records if record.status is ResultStatus.OK]))
+    chart_new_results(ledger, CALCIUM)
+    assert chart(ledger, REFUSALS) == before
+    force.scan(176, refused=24, **NEW_MODEL)
+    assert chart_new_results(ledger, CALCIUM) == []
+    assert counted(ledger)[FORCE_LANE, REFUSALS] == 400
+    force.scan(40, refused=60, **NEW_MODEL)
+    assert [lane.lane_id for lane in chart_new_results(ledger, CALCIUM)] == [FORCE_LANE]
+
+
+@pytest.mark.parametrize("changes", [{"programme_version": "2"}, {"policy": {"connectivity": 4}}])
+def test_another_version_or_policy_begins_a_new_chart_of_refusals(ledger: Ledger, changes: dict[str, Any]) -> None:
+    force = Scanner(ledger)
+    records = force.scan(20, refused=4)
+    chart_new_results(ledger, CALCIUM)
+    ledger.commit_results(computed_again(records, **changes))
+    chart_new_results(ledger, CALCIUM)
+    refusals = [chart for key, chart in ledger.lanes.charts("calcium").items() if key.name == REFUSALS]
+    assert refusals == [share_of(4, 24)] * 2
 
 
 def test_each_result_counts_once_when_several_chart_at_once(ledger: Ledger) -> None:

@@ -68,6 +68,15 @@ def test_only_results_made_since_a_time(ledger: Ledger) -> None:
     assert fingerprints(ledger, since="2026-01-05") == {"1.2": ("b", "a"), "1.3": ("a", None)}
 
 
+def test_whether_anything_was_replaced(ledger: Ledger) -> None:
+    failed = made("1.2", "a", 1, ResultStatus.FAILED)
+    ledger.commit_results([made("1.1", "a", 1), failed, made("1.2", "a", 2)])
+    assert not ledger.changes.has_replacements("calcium"), "a failure that was made good is no other result"
+    ledger.commit_results([made("1.1", "b", 2)])
+    assert ledger.changes.has_replacements("calcium")
+    assert not ledger.changes.has_replacements("plaque")
+
+
 def test_only_of_one_programme(ledger: Ledger) -> None:
     ledger.commit_results([made(f"1.{n}", "a", 1) for n in range(5)])
     other = example_result("1.1", programme="plaque", case_id=case_id("plaque", "1.1"))

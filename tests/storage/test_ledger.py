@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
 
 from ops.verdict import ResultStatus
-from storage import _schema
+from storage import _engine, _schema
 from storage._engine import MIGRATIONS, LedgerError, ledger_url
 from storage.ledger import Ledger
 from storage.testing import example_result
@@ -185,7 +185,10 @@ def test_folder_of_the_ledger_is_made(tmp_path: Path) -> None:
         ("postgresql+psycopg://popscan:secret@127.0.0.1:1/db", "cannot be opened"),
     ],
 )
-def test_unreachable_ledger_is_a_clear_error_without_the_password(url: str, message: str) -> None:
+def test_unreachable_ledger_is_a_clear_error_without_the_password(
+    url: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_engine, "OPEN_SECONDS", 0.5)
     with pytest.raises(LedgerError, match=message) as caught:
         Ledger(url)
     assert "secret" not in str(caught.value)

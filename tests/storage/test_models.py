@@ -2,22 +2,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from storage.models import (
+    BundleCheck,
     BundleError,
     Manifest,
     ModelBundle,
     list_bundles,
     load_bundle,
     load_manifest,
-    verify_bundles,
+    verify_bundle,
     write_bundle,
 )
+from storage.urls import Location
 
 WEIGHTS = b"\x08\x07weights"
 
@@ -77,20 +78,19 @@ def test_changed_weights_are_refused(tmp_path: Path) -> None:
     (folder / "model.onnx").write_bytes(WEIGHTS[:-1] + b"x")
     with pytest.raises(BundleError, match=r"model\.onnx has sha256 .*its manifest says"):
         load_bundle(folder)
-    (check,) = verify_bundles(tmp_path)
+    check = verify_bundle(Location(str(folder)))
     assert check.digest is None
     assert check.problem is not None
     assert "changed or damaged" in check.problem
 
 
-def test_verify_reports_each_bundle(tmp_path: Path) -> None:
-    good = write_bundle(tmp_path, bundle())
-    shutil.copytree(good, tmp_path / "other")
-    (tmp_path / "other" / "model.onnx").unlink()
-    checks = {check.folder: check for check in verify_bundles(tmp_path)}
-    assert checks["heart-territories-1.0"].problem is None
-    assert checks["heart-territories-1.0"].digest == bundle().digest
-    assert "cannot read" in str(checks["other"].problem)
+def test_verifying_tells_the_digest_or_the_problem(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path, bundle())
+    assert verify_bundle(Location(str(folder))) == BundleCheck("heart-territories-1.0", bundle().digest, None)
+    (folder / "model.onnx").unlink()
+    check = verify_bundle(Location(str(folder)))
+    assert check.digest is None
+    assert "cannot read" in str(check.problem)
 
 
 def test_no_bundle_is_a_clear_error(tmp_path: Path) -> None:
@@ -122,4 +122,6 @@ def test_an_incomplete_or_unknown_manifest_is_refused(tmp_path: Path, changes: d
 
 
 def test_every_bundle_that_ships_is_intact() -> None:
-    assert [check.problem for check in verify_bundles() if check.problem] == []
+    checks = [verify_bundle(Location(str(folder))) for folder in list_bundles()]
+    assert [check.problem for check in checks] == [None] * len(checks)
+    assert checks

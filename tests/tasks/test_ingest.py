@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
+from ops.dicom.geometry import Assessment
+from ops.dicom.series import SeriesHeaders
 from ops.verdict import VerdictStatus
+from storage import sources
 from storage.ledger import Ledger
 from storage.urls import Location
 from storage.volumes import VolumeStore
 from tasks import ingest as ingest_module
-from tasks.ingest import IngestCounts, ingest_paths
+from tasks.ingest import IngestCounts, ingest_files, ingest_paths
 from tests.ops.dicom.builders import (
     SERIES_UID,
     STUDY_UID,
@@ -39,10 +47,10 @@ class Home:
         self.ledger = Ledger(root / "ledger.sqlite")
         self.volumes = VolumeStore(Location(str(root / "volumes")))
 
-    def put(self, folder: str, sources: dict[str, bytes]) -> Path:
+    def put(self, folder: str, content: dict[str, bytes]) -> Path:
         place = self.inbox / folder
         place.mkdir(parents=True, exist_ok=True)
-        for name, data in sources.items():
+        for name, data in content.items():
             (place / Path(name).name).write_bytes(data)
         return place
 
@@ -195,6 +203,28 @@ def test_a_remainder_never_replaces_a_series_whose_files_are_gone(home: Home) ->
     assert len(home.voxels()) == 9
 
 
+def test_a_new_slice_does_not_stand_for_one_that_is_gone(home: Home) -> None:
+    place = home.put("ct", files(4))
+    home.ingest()
+    (place / "001.dcm").unlink()
+    (place / "004.dcm").write_bytes(to_bytes(instance(4)))
+    home.ingest()
+    assert {record.reason for record in home.ledger.rejected_files()} == {"incomplete_resend"}
+    assert len(home.voxels()) == 4
+
+
+def test_a_file_replaced_by_another_instance_replaces_the_series(home: Home) -> None:
+    def corrected(_number: int, dataset: Dataset) -> None:
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.9"
+        set_pixels(dataset, pixels(9))
+
+    place = home.put("ct", files(4))
+    home.ingest()
+    (place / "001.dcm").write_bytes(to_bytes(instance(1, change=corrected)))
+    home.ingest()
+    np.testing.assert_array_equal(home.voxels()[1], pixels(9))
+
+
 def test_series_without_uids(home: Home) -> None:
     def anonymous(number: int, dataset: Dataset) -> None:
         del dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID
@@ -270,19 +300,160 @@ def test_damaged_pixels_refuse_that_series_only(home: Home) -> None:
     }
 
 
-def test_a_file_that_vanishes_between_the_passes_refuses_its_series(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = home.put("ct", files(4))
-    original = ingest_module.assess
+def test_a_damaged_stream_refuses_its_series(home: Home) -> None:
+    def damaged(number: int, dataset: Dataset) -> None:
+        dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        dataset.PixelData = encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
+        dataset["PixelData"].VR = "OB"
 
-    def vanish(found: object) -> object:
-        (place / "001.dcm").unlink(missing_ok=True)
-        return original(found)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(ingest_module, "assess", vanish)
+    home.put("ct", files(4, damaged))
     home.ingest()
     assert home.verdict() == (VerdictStatus.REFUSED, "decode_failed")
+    assert home.ledger.rejected_files() == []
+
+
+@contextmanager
+def between_the_passes(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> Iterator[None]:
+    """After the headers of a series were read, and before its pixels are."""
+    original = ingest_module.assess
+
+    def then(found: SeriesHeaders) -> Assessment:
+        happens()
+        return original(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ingest_module, "assess", then)
+        yield
+
+
+def rejected(home: Home) -> set[tuple[str, str]]:
+    return {(record.path, record.reason) for record in home.ledger.rejected_files()}
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_a_file_that_vanishes_between_the_passes_is_no_fault_of_its_series(
+    home: Home, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    place = home.put("ct", files(4))
+    home.ingest()
+    known = home.ledger.series(), home.ledger.verdicts()
+    (place / "004.dcm").write_bytes(to_bytes(instance(4)))
+    lost = place / f"{number:03}.dcm"
+    with between_the_passes(monkeypatch, lambda: lost.rename(home.inbox / "away")):
+        counts = home.ingest()
+    assert (counts.rejected_files, sum(counts.by_status.values())) == (5, 0)
+    assert rejected(home) == {(str(place / f"{n:03}.dcm"), "unreadable_file") for n in range(5)}
+    assert (home.ledger.series(), home.ledger.verdicts()) == known
+    (home.inbox / "away").rename(lost)
+    home.ingest()
+    assert len(home.voxels()) == 5
+    assert rejected(home) == set()
+
+
+def test_an_archive_that_cannot_be_read_to_the_end_is_no_fault_of_its_series(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home.inbox / "ct.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files(4).items():
+            archive.writestr(name.lstrip("/"), data)
+            archive.writestr(f"{name}.txt", bytes(100_000))  # more than is read ahead
+    whole = path.read_bytes()
+    with between_the_passes(monkeypatch, lambda: os.truncate(path, 100)):
+        home.ingest()
+    assert rejected(home) == {(f"{path}!/in/{n:03}.dcm", "unreadable_file") for n in range(4)}
+    assert home.ledger.verdicts() == []
+    path.write_bytes(whole)
+    home.ingest()
+    assert len(home.voxels()) == 4
+
+
+def test_too_little_memory_is_no_fault_of_the_series(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.put("big", files(4))
+    home.put("good", files(4, series("1.2.6")))
+    available = iter([MemoryError("Unable to allocate 900 GiB")])
+
+    def exhausted() -> None:
+        if error := next(available, None):
+            raise error
+
+    with between_the_passes(monkeypatch, exhausted):
+        counts = home.ingest()
+    assert (counts.rejected_files, counts.by_status[VerdictStatus.ACCEPTED]) == (4, 1)
+    assert {record.detail.partition(": ")[2] for record in home.ledger.rejected_files()} == {
+        "MemoryError: Unable to allocate 900 GiB"
+    }
+    home.ingest()
+    assert len(home.ledger.series()) == 2
+
+
+def test_parts_of_one_series_are_renewed_together_or_not_at_all(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def phase(number: int, dataset: Dataset) -> None:
+        dataset.AcquisitionNumber = 2
+        dataset.SOPInstanceUID += ".2"
+        set_pixels(dataset, pixels(number) + np.int16(1))
+
+    home.put("one", files(4))
+    home.ingest()
+    known = home.ledger.series()
+    home.put("one", files(5))
+    second = home.put("two", files(4, phase))
+    parts = iter(range(2))
+
+    def second_is_lost() -> None:
+        if next(parts) == 1:
+            second.rename(home.inbox / "away")
+
+    with between_the_passes(monkeypatch, second_is_lost):
+        home.ingest()
+    assert home.ledger.series() == known
+    assert len(rejected(home)) == 9
+    (home.inbox / "away").rename(second)
+    home.ingest()
+    assert [record.n_instances for record in home.ledger.series()] == [5, 4]
+
+
+def test_earlier_files_that_cannot_be_read_now_are_not_gone(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = home.put("first", files(4))
+    home.ingest()
+    late = home.put("late", {"4.dcm": to_bytes(instance(4))})
+
+    def failing(path: str, mode: str) -> object:
+        if path == str(first / "002.dcm"):
+            raise OSError(errno.EIO, "Input/output error")
+        return open(path, mode)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sources, "open", failing, raising=False)
+        home.ingest(late)
+    assert rejected(home) == {(str(late / "4.dcm"), "unreadable_file")}
+    assert len(home.voxels()) == 4
+    home.ingest(late)
+    assert len(home.voxels()) == 5
+
+
+def test_a_file_that_is_not_there_costs_only_itself(home: Home) -> None:
+    place = home.put("ct", files(4))
+    names = [*map(str, sorted(place.iterdir())), str(place / "gone.dcm"), str(place / "gone.zip")]
+    counts = ingest_files(names, home.ledger, home.volumes)
+    assert (counts.instances, counts.rejected_files) == (4, 2)
+    assert len(home.voxels()) == 4
+
+
+def test_a_series_is_looked_up_when_it_is_met(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        home.put(f"s{number}", files(3, series(f"1.2.9.{number}")))
+    home.ingest()
+    asked: list[str] = []
+    original = Ledger.source_digests
+
+    def noted(ledger: Ledger, series_uids: Iterable[str]) -> dict[str, str]:
+        asked.extend(uids := list(series_uids))
+        return original(ledger, uids)
+
+    monkeypatch.setattr(Ledger, "source_digests", noted)
+    assert home.ingest(home.inbox / "s1").unchanged == 1
+    assert asked == ["1.2.9.1"]
 
 
 def test_an_interrupted_run_starts_again_cleanly(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
