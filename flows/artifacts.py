@@ -35,7 +35,7 @@ RESULT_ROWS = 500
 """Rows of the results artifact; Prefect keeps artifacts in its database, and the Parquet table has all of them."""
 
 LANE_ROWS = 100
-"""Rows of the lanes artifact, the paused ones first; ``popscan lanes list`` prints all."""
+"""Paused lanes in the artifact; ``popscan lanes list`` prints all."""
 
 PICTURES = 6
 PICTURE_WIDTH = 640
@@ -128,14 +128,18 @@ def show_pictures(programme: Programme, records: Sequence[ResultRecord], objects
 
 
 def show_lanes(programme: str, lanes: Sequence[LaneRecord]) -> None:
-    """Table of lanes: which are paused, since when, and why."""
-    paused = sum(lane.paused_at is not None for lane in lanes)
-    listed = sorted(lanes, key=lambda lane: lane.paused_at is None)[:LANE_ROWS]
+    """Table of the lanes that are paused, since when, and why."""
+    paused = [lane for lane in lanes if lane.paused_at]
+    lines = [
+        "| lane | paused since | why | scanner, kernel, site |",
+        "|---|---|---|---|",
+        *map(_lane_line, paused[:LANE_ROWS]),
+    ]
     attempt(
-        create_table_artifact,
-        [_lane_row(lane) for lane in listed],
+        create_markdown_artifact,
+        "\n".join(lines) if paused else "All lanes run.",
         key=f"screen-{programme}-lanes",
-        description=f"{paused:,} of {len(lanes):,} lanes are paused and hold their studies",
+        description=f"{len(paused):,} of {len(lanes):,} lanes are paused and hold their studies",
     )
 
 
@@ -181,27 +185,20 @@ def _row(programme: Programme, record: ResultRecord) -> dict[str, Any]:
     values = {m.name: m.value for m in record.measurements if m.status is ResultStatus.OK}
     name = next((name for name in programme.severity if name in values), "")
     value = values.get(name)
-    is_ok = record.status is ResultStatus.OK
     return {
         "case": record.case_id,
-        "status": record.status.value,
         "value": round(value, 2) if isinstance(value, float) else "",
-        "category": category_of(record, programme.categories).label if is_ok else "",
+        "category": category_of(record, programme.categories).label,
         "measurement": name,
-        "reason": record.reason or "",
     }
 
 
-def _lane_row(lane: LaneRecord) -> dict[str, str]:
-    state = f"paused since {lane.paused_at[:16].replace('T', ' ')}" if lane.paused_at else "runs"
-    return {
-        "lane": lane.lane_id,
-        "state": state,
-        "why": lane.reason,
-        "scanner": lane.scanner,
-        "kernel": lane.kernel,
-        "site": lane.site,
-    }
+def _lane_line(lane: LaneRecord) -> str:
+    """One row of a Markdown table; what people and scanners write may hold its separator."""
+    since = (lane.paused_at or "")[:16].replace("T", " ")
+    where = f"{lane.scanner}, {lane.kernel}, {lane.site}"
+    cells = (lane.lane_id, f"{since} UTC", lane.reason, where)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _picture(record: ResultRecord, objects: ObjectStore) -> str | None:

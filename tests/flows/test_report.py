@@ -6,6 +6,7 @@ import io
 import re
 import tracemalloc
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,12 @@ def test_five_times_the_results_take_little_more_memory(
 )
 def test_numbers_for_people(value: object, text: str) -> None:
     assert number(value) == text
+
+
+def test_several_can_write_it_at_once(ledger: Ledger, objects: ObjectStore, tmp_path: Path) -> None:
+    out = tmp_path / "reports" / "report.html"
+    ledger.commit_results([scored("1.2", 5.0)])
+    with ThreadPoolExecutor(4) as pool:
+        for written in pool.map(lambda _: write_report(ledger, objects, out), range(12)):
+            assert written.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert list(out.parent.iterdir()) == [out]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,31 @@ def test_a_server_that_takes_no_progress_does_not_stop_the_run(
     with home.open_ledger() as ledger:
         add_study(home, ledger, 1)
     assert run(scheduler)["results"]["ok"] == 1
+
+
+def test_a_lane_that_drifts_pauses_itself_and_holds_studies_until_it_is_resumed(
+    home: Home, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charted = replace(PROGRAMME, charted={"mean": "linear"})
+    monkeypatch.setattr("flows.screen.load_programme", lambda name: charted)
+    with home.open_ledger() as ledger:
+        for number in range(10, 130):
+            add_study(home, ledger, number, Manufacturer="Simulated", ConvolutionKernel="Qr36")
+        assert run(scheduler)["lanes_paused"] == 0
+        for number in range(600, 640):  # the scanner came back from service
+            add_study(home, ledger, number, Manufacturer="Simulated", ConvolutionKernel="Qr36")
+        assert run(scheduler)["lanes_paused"] == 1
+        (lane,) = ledger.lanes.all("mean")
+        assert "mean" in lane.reason
+        assert any("paused since" in str(shown.data) for shown in artifacts("screen-mean-lanes"))
+
+        add_study(home, ledger, 640, Manufacturer="Simulated", ConvolutionKernel="Qr36")
+        other = add_study(home, ledger, 641, Manufacturer="Simulated", ConvolutionKernel="Qr40")
+        held = run(scheduler)
+        assert (held["computed"], held["planned"]["held"]) == (1, 1)
+        assert ledger.result(other) is not None, "another kernel is another lane"
+
+        ledger.lanes.resume(lane.lane_id, rebaseline=True)
+        resumed = run(scheduler)
+        assert (resumed["computed"], resumed["planned"].get("held", 0)) == (1, 0)
+        assert {record.paused_at for record in ledger.lanes.all("mean")} == {None}
