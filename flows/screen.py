@@ -23,7 +23,6 @@ from prefect.states import Cancelled, Completed
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task, exponential_backoff
 from prefect.utilities.annotations import quote
-from prefect.utilities.annotations import quote
 
 from flows import artifacts, events
 from flows.canary import check_canaries
