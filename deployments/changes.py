@@ -108,6 +108,7 @@ def release(folder: Path, /) -> None:
     folder
         A bundle: manifest.json and weights. Both are checked, and the model is run once.
     """
+    store = load_settings().open_home().stores.models  # before Prefect is imported, which reads its server's address
     from flows.events import emit_model_released
     from storage.models import load_bundle
     from storage.releases import release_bundle
@@ -115,7 +116,7 @@ def release(folder: Path, /) -> None:
 
     bundle = load_bundle(folder)
     check_runs(bundle)
-    release_bundle(bundle, load_settings().open_home().stores.models)
+    release_bundle(bundle, store)
     manifest = bundle.manifest
     emit_model_released(manifest.name, manifest.version, bundle.digest)
     print(f"{manifest.folder} is released, digest {bundle.digest}; `popscan plan` says which results it makes stale.")
@@ -130,10 +131,10 @@ def withdraw(name_version: str, /) -> None:
     name_version
         Its name and version, e.g. heart-territories-1.2.0.
     """
+    store = load_settings().open_home().stores.models  # before Prefect is imported, which reads its server's address
     from flows.events import emit_model_released
     from storage.releases import load_newest, withdraw_bundle
 
-    store = load_settings().open_home().stores.models
     name = withdraw_bundle(name_version, store)
     newest = load_newest(name, store)
     if newest:

@@ -338,8 +338,12 @@ def draw(work: Work) -> Work:
 
 
 def _caption(findings: Findings) -> str:
-    scores = {m.name.removeprefix("agatston_"): m.value for m in findings.measurements if m.name.startswith("agatston")}
-    return ", ".join(f"{name} {value:.1f}" for name, value in scores.items() if isinstance(value, float))
+    """Scores in short: there is room for some 80 characters beside the legend."""
+    scores = {m.name: m.value for m in findings.measurements if m.name.startswith("agatston")}
+    shortened = {name.rsplit("_", 1)[-1]: value for name, value in scores.items() if isinstance(value, float)}
+    return ", ".join(f"{name} {value:.1f}" for name, value in shortened.items()).replace(
+        "nongated", "non-gated equivalent"
+    )
 
 
 PROGRAMME = Programme(

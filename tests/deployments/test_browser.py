@@ -187,7 +187,8 @@ def test_the_highest_findings_are_pictures_with_their_score(up: Installation, pa
     assert [float(value) for value in re.findall(r"agatston_\w+ ([\d.]+),", text)] == pytest.approx(
         [score for score, _ in expected], abs=0.005
     )
-    pages.shoot("highest")
+    page.locator("main h3").first.scroll_into_view_if_needed()
+    pages.shoot("highest", 680)
 
 
 def widths(page: Page, pictures: str) -> list[int]:
@@ -255,8 +256,10 @@ def test_the_link_opens_the_report_and_its_numbers_are_those_of_the_ledger(up: I
     refused = page.locator("#refusals + table tr").all_inner_texts()[1:]
     assert Counter({row.split("\t")[1]: int(row.split("\t")[2]) for row in refused}) == reasons(up)
     assert all(widths(page, "#case-table img"))
+    page.locator("#cases").evaluate("heading => heading.scrollIntoView()")
+    pages.shoot("report-cases", 1000)
     page.evaluate("scrollTo(0, 0)")
-    pages.shoot("report", 1100)
+    pages.shoot("report", 1000)
 
 
 def test_deployments_have_their_schedules_and_automations_their_names(pages: Pages) -> None:
@@ -273,7 +276,7 @@ def test_deployments_have_their_schedules_and_automations_their_names(pages: Pag
     pages.prefect("automations", "6 automations")
     for name in ("inbox: a study has settled", "screen calcium: a study was ingested"):
         expect(pages.page.get_by_text(name, exact=True)).to_be_visible()
-    pages.shoot("automations", 1000)
+    pages.shoot("automations", 1670)
 
 
 def test_a_run_beyond_the_threshold_is_failed_and_says_how_many(up: Installation, pages: Pages, policy: Path) -> None:

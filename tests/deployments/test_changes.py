@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from deployments.pidfile import claimed
 from storage.models import ModelBundle, list_bundles, load_bundle, write_bundle
 from tests.deployments.conftest import Popscan, run_popscan
+from tests.deployments.installation import free_ports
 
 SHIPPED = load_bundle(list_bundles()[-1])
 NEXT = "heart-territories-99.0.0"
@@ -77,6 +79,15 @@ def test_released_models_are_listed_verified_and_withdrawn(popscan: Popscan, tmp
     assert f"{NEXT}: model {NEXT}: {SHIPPED.manifest.file} has sha256" in damaged.stdout
     assert f"{SHIPPED.manifest.folder} is used from now on" in popscan("models", "withdraw", NEXT).stdout
     assert NEXT not in popscan("models", "list").stdout
+
+
+def test_a_release_is_told_to_the_server_of_whoever_is_up_in_the_home(tmp_path: Path) -> None:
+    home, (port,) = tmp_path / "home", free_ports(1)
+    home.mkdir()
+    with claimed(home):
+        done = run_popscan(home, "models", "release", next_bundle(tmp_path), POPSCAN_PREFECT_PORT=str(port))
+    assert done.returncode == 0
+    assert f"Unable to connect to 'ws://127.0.0.1:{port}/api/events/in'" in done.stderr, "nobody listens there"
 
 
 @pytest.fixture(scope="module")
