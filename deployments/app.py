@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from deployments.pidfile import owner
-from deployments.services import prefect_url
-from flows.settings import Settings
+if TYPE_CHECKING:
+    from flows.settings import Settings
 
 app = App(
     name="popscan",
@@ -35,6 +34,10 @@ def load_settings() -> Settings:
         A value cannot be used.
     """
     from pydantic import ValidationError
+
+    from deployments.pidfile import owner
+    from deployments.services import prefect_url
+    from flows.settings import Settings
 
     try:
         settings = Settings()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ _PASSES = ("08", "57P01", "57P02", "57P03", "53300", "25006", "40P01", "40001")
 _READ_ONLY = "25006"
 
 # A connection that was never made has no SQLSTATE, only words: of the resolver, the network, libpq or the server.
+# SQLite never has one: a new file that two open at once is locked, without any wait, while one turns it to WAL.
 _AWAY = (
     "failed to resolve host",
     "could not translate host name",
@@ -70,10 +72,14 @@ _AWAY = (
     "too many clients",
     "too many connections",
     "connection slots",
+    "database is locked",
 )
 
 # Said by a server that is there, though another address of its name may have refused the connection.
 _DENIED = ("authentication failed", "does not exist", "no pg_hba.conf entry")
+
+# Alembic keeps what it is working on in module globals: two threads must not migrate at once, not even two databases.
+_MIGRATING = threading.Lock()
 
 # Execution option marking a transaction that is going to write (see `_begin`).
 WRITES = "ledger_writes"
@@ -283,7 +289,8 @@ def _migrate(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         if _revision(connection) != HEAD_REVISION:
-            _upgrade(connection)
+            with _MIGRATING:
+                _upgrade(connection)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -22,6 +22,8 @@ VIEWPORT = {"width": 1440, "height": 900}
 # On a busy machine: pages ask the same server that the runs report to.
 PATIENCE_MS = 60_000
 
+READ_TABLE = "table => Array.from(table.rows, row => Array.from(row.cells, cell => cell.innerText.trim()))"
+
 SCREENSHOTS = "POPSCAN_SCREENSHOTS"
 """Folder to which the tests save what they look at; none are saved without it."""
 
@@ -63,10 +65,10 @@ class Pages:
 
     def table(self) -> list[dict[str, str]]:
         """Rows of the table on the page, by heading."""
-        expect(self.page.locator("table tbody tr").first).to_be_visible()
-        headings = [text.strip() for text in self.page.locator("table thead th").all_inner_texts()]
-        rows = [row.locator("td").all_inner_texts() for row in self.page.locator("table tbody tr").all()]
-        return [dict(zip(headings, (cell.strip() for cell in row), strict=True)) for row in rows]
+        expect(self.page.locator("table tbody td").first).to_be_visible()
+        # At once: pages are drawn anew now and then, and nothing must change between heading and rows.
+        headings, *rows = self.page.locator("table").evaluate(READ_TABLE)
+        return [dict(zip(headings, row, strict=True)) for row in rows]
 
     def shoot(self, name: str, height: int = VIEWPORT["height"]) -> None:
         """Save a picture of the page for the documentation, if it was asked for."""

@@ -187,7 +187,7 @@ def test_the_highest_findings_are_pictures_with_their_score(up: Installation, pa
     assert [float(value) for value in re.findall(r"agatston_\w+ ([\d.]+),", text)] == pytest.approx(
         [score for score, _ in expected], abs=0.005
     )
-    page.locator("main h3").first.scroll_into_view_if_needed()
+    page.get_by_role("link", name="screen-calcium-highest").first.scroll_into_view_if_needed()
     pages.shoot("highest", 680)
 
 
