@@ -78,7 +78,7 @@ def up(
         with installed(tmp_path_factory.mktemp("up") / "home", POPSCAN_POLICY=str(policy)) as up:
             simulated.result()
             cohort.rename(up.home.root / "inbox" / "cohort")  # all at once, so that one run screens all
-            up.until(lambda: len(up.results("calcium")) == len(COHORT) and up.finished("screen calcium", 1), PATIENCE)
+            up.until(lambda: up.finished("screen calcium", 1) and len(up.results("calcium")) == len(COHORT), PATIENCE)
             up.until(lambda: not up.runs(*BUSY), PATIENCE)
             up.popscan("lanes", "pause", lane_id(up, studies[FREE]), "--reason", WHY_PAUSED)
             policy.write_text(least_pixels(10))
