@@ -61,6 +61,8 @@ class Pages:
         assert newest is not None, key
         self.prefect(f"artifacts/key/{key}", newest["latest_id"][:8])
         self.page.get_by_role("link", name=newest["latest_id"][:8]).first.click()
+        self.page.wait_for_url(f"**/{newest['latest_id']}*")
+        self.wait_for("Show Raw Data")  # its key's page has its description too, but not this
         return self.wait_for(newest["description"])
 
     def table(self) -> list[dict[str, str]]:
