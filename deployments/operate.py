@@ -44,9 +44,10 @@ def deploy() -> None:
 
     from deployments.deploy import deploy as apply
 
+    settings = load_settings()  # names the server of a `popscan up` in the same home
     if "PREFECT_API_URL" not in os.environ:
         raise UsageError("which server? set PREFECT_API_URL, e.g. http://prefect.example/api")
-    apply(load_settings())
+    apply(settings)
     print("Deployed. `prefect deployment ls` lists the deployments.")
 
 
