@@ -12,8 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deployments.deploy import POOLS
-from deployments.prefect_server import PREFECT_ENVIRONMENT
-from deployments.services import PREFECT_TUNING
+from deployments.services import PREFECT_SETTINGS
 from deployments.values import Values
 
 Manifest = dict[str, Any]
@@ -108,7 +107,7 @@ def _as_json(value: Any) -> str:
 
 def _context(values: Values) -> dict[str, Any]:
     chosen, settings = values.model_dump(), _settings(values)
-    server_settings = {**_prefect(), **SERVER, "PREFECT_SERVER_UI_API_URL": values.prefect.ui_api_url}
+    server_settings = {**PREFECT_SETTINGS, **SERVER, "PREFECT_SERVER_UI_API_URL": values.prefect.ui_api_url}
     claims = {name: claim["existing"] or f"popscan-{name}" for name in ("home", "inbox") for claim in [chosen[name]]}
     return {
         **chosen,
@@ -129,17 +128,12 @@ def _digest(document: Any) -> str:
     return hashlib.blake2b(_as_json(document).encode(), digest_size=4).hexdigest()
 
 
-def _prefect() -> dict[str, str]:
-    levels = {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
-    return {**PREFECT_ENVIRONMENT, **levels, **PREFECT_TUNING}
-
-
 def _settings(values: Values) -> dict[str, str]:
     """Environment of everything but Prefect's server and the database; nothing secret."""
     endpoint = {"AWS_ENDPOINT_URL": values.s3.endpoint} if values.s3.endpoint else {}
     more = {f"POPSCAN_{name.upper()}": str(value) for name, value in values.settings.items()}
     return {
-        **_prefect(),
+        **PREFECT_SETTINGS,
         **more,
         **endpoint,
         "AWS_DEFAULT_REGION": values.s3.region,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from deployments.deploy import POOLS
 from deployments.prefect_server import PREFECT_ENVIRONMENT
@@ -33,6 +33,15 @@ PREFECT_TUNING = {
 }
 
 
+PREFECT_SETTINGS = {
+    **PREFECT_ENVIRONMENT,
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    **PREFECT_TUNING,
+}
+"""Settings of Prefect where it keeps running, here or on Kubernetes."""
+
+
 @dataclass(frozen=True)
 class Service:
     """One process.
@@ -45,14 +54,11 @@ class Service:
         Program and arguments.
     port
         The port it listens on, which must be free before it starts; None when it listens on none.
-    environment
-        What it needs besides the environment all share.
     """
 
     name: str
     command: tuple[str, ...]
     port: int | None = None
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 def prefect_url(settings: Settings) -> str:
@@ -80,7 +86,6 @@ def addresses(settings: Settings) -> dict[str, str]:
 
 def environment(settings: Settings) -> dict[str, str]:
     """Environment that all processes share; what the user has set stays, with paths that hold in every folder."""
-    defaults = {**PREFECT_ENVIRONMENT, "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
     home = settings.open_home().root
     ours = {
         "POPSCAN_HOME": str(home),
@@ -98,7 +103,7 @@ def environment(settings: Settings) -> dict[str, str]:
     ours |= {f"POPSCAN_{name.upper()}": place for name, place in settings.absolute_places().items()}
     if settings.prefect_database:
         ours["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = settings.prefect_database
-    return {**defaults, **PREFECT_TUNING, **os.environ, **ours}
+    return {**PREFECT_SETTINGS, **os.environ, **ours}
 
 
 def services(settings: Settings) -> list[Service]:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -224,11 +224,9 @@ class _Child:
     def _start(self) -> None:
         self._began = time.monotonic()
         _keep_one_older(self._log)
-        environment: Mapping[str, str] = {**os.environ, **self._service.environment}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._service.command,
-                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

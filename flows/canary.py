@@ -8,12 +8,10 @@ enter the participants' ledger, tables or counts.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -195,20 +193,12 @@ def _declared(programme: Programme) -> CanarySet:
 
 def _prepare(place: Home, ledger: Ledger, declared: CanarySet) -> dict[str, _Canary]:
     """Simulate and ingest what is not there yet; another run that wants the same waits."""
-    with _locked(place.root / "canaries.lock"):
+    with ledger.alone("canaries"):
         known = _read_made(place.root / MADE)
         if {name: canary.index for name, canary in known.items()} != dict(declared.participants):
             known = _simulate(place.root, declared)
         ingest_paths([place.root / "dicom"], ledger, place.volumes)
     return known
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; the kernel gives it back however the process ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _read_made(path: Path) -> dict[str, _Canary]:

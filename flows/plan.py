@@ -36,6 +36,39 @@ class MissingModelError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Overview:
+    """How much there is to do, without holding it.
+
+    Attributes
+    ----------
+    cases, refused
+        How many are to be computed, and how many newly refused.
+    counts, reasons
+        As of `Plan`.
+    """
+
+    programme: str
+    cases: int = 0
+    refused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Overview) -> Overview:
+        """Overview of the studies of both."""
+        return Overview(
+            self.programme,
+            self.cases + other.cases,
+            self.refused + other.refused,
+            self.counts + other.counts,
+            self.reasons + other.reasons,
+        )
+
+    def __str__(self) -> str:
+        counted = ", ".join(f"{self.counts[key]} {key}" for key in sorted(self.counts))
+        return f"{self.programme}: {self.cases} to compute, {self.refused} refused ({counted or 'no studies'})"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one run of a programme has to do, for some or all of the studies.
 
@@ -78,34 +111,13 @@ class Plan:
             reasons=self.reasons + other.reasons,
         )
 
-    def __str__(self) -> str:
-        counted = ", ".join(f"{self.counts[key]} {key}" for key in sorted(self.counts))
-        return (
-            f"{self.programme}: {len(self.cases)} to compute, {len(self.refused)} refused ({counted or 'no studies'})"
-        )
-
-
-@dataclass(frozen=True)
-class Overview:
-    """How much there is to do, without holding it.
-
-    Attributes
-    ----------
-    cases, refused
-        How many are to be computed, and how many newly refused.
-    counts, reasons
-        As of `Plan`.
-    """
-
-    programme: str
-    cases: int = 0
-    refused: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
+    @property
+    def overview(self) -> Overview:
+        """How much that is."""
+        return Overview(self.programme, len(self.cases), len(self.refused), self.counts, self.reasons)
 
     def __str__(self) -> str:
-        counted = ", ".join(f"{self.counts[key]} {key}" for key in sorted(self.counts))
-        return f"{self.programme}: {self.cases} to compute, {self.refused} refused ({counted or 'no studies'})"
+        return str(self.overview)
 
 
 def make_recipe(programme: Programme, stores: Stores) -> Recipe:
@@ -140,16 +152,8 @@ def overview(
     ledger: Ledger, programme: Programme, stores: Stores, wanted: Set[str] = SCREENED, retry_quarantined: bool = False
 ) -> Overview:
     """Count what `plan_pages` would give."""
-    total = Overview(programme.name)
-    for page in plan_pages(ledger, programme, stores, wanted, retry_quarantined):
-        total = Overview(
-            programme.name,
-            total.cases + len(page.cases),
-            total.refused + len(page.refused),
-            total.counts + page.counts,
-            total.reasons + page.reasons,
-        )
-    return total
+    pages = plan_pages(ledger, programme, stores, wanted, retry_quarantined)
+    return reduce(add, (page.overview for page in pages), Overview(programme.name))
 
 
 def plan_pages(

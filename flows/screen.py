@@ -296,7 +296,7 @@ def _check_failures(summary: dict[str, Any], error: BatchFailedError | None, thr
 
 def _show(settings: Settings, home: Home, ledger: Ledger, programme: Programme, summary: dict[str, Any]) -> None:
     name = programme.name
-    first = list(ledger.first_results(name, artifacts.RESULT_ROWS))
+    first = ledger.first_results(name, artifacts.RESULT_ROWS)
     highest = ledger.highest_results(name, programme.severity, artifacts.PICTURES)
     total = sum(summary["results"].values())
     artifacts.show_results(programme, first, total)

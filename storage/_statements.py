@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, case, delete, select
@@ -115,7 +116,13 @@ def measurement_rows(result_id: int, record: ResultRecord) -> Iterator[Row]:
         }
 
 
-def result_record(row: RowMapping, measured: Iterable[Any]) -> ResultRecord:
+def result_records(rows: Iterable[RowMapping], measured: Iterable[Any]) -> dict[int, ResultRecord]:
+    """Join rows with their measurements, which come in order of result id; records by id, in the order of the rows."""
+    by_result = {key: list(group) for key, group in groupby(measured, key=lambda row: row.result_id)}
+    return {row["result_id"]: _result_record(row, by_result.get(row["result_id"], [])) for row in rows}
+
+
+def _result_record(row: RowMapping, measured: Iterable[Any]) -> ResultRecord:
     measurements = [
         Measurement(
             name=item.name,

@@ -13,7 +13,7 @@ from ops.verdict import ResultStatus
 from storage import _schema as db
 from storage._engine import read
 from storage._queries import IS_CURRENT, is_of
-from storage._statements import result_record
+from storage._statements import result_records
 from storage.records import ResultRecord
 
 # Cases read at a time; each with two results of some twenty measurements.
@@ -126,8 +126,7 @@ def _replacements(cases: list[str], connection: Connection) -> list[Replacement]
     rows = connection.execute(query.where(db.result.c.result_id.in_(wanted))).mappings().all()
     ordered = (db.measurement.c.result_id, db.measurement.c.position)
     values = select(db.measurement).where(db.measurement.c.result_id.in_(wanted)).order_by(*ordered)
-    measured = {key: list(group) for key, group in groupby(connection.execute(values), key=lambda row: row.result_id)}
-    records = {row["result_id"]: result_record(row, measured.get(row["result_id"], [])) for row in rows}
+    records = result_records(rows, connection.execute(values))
     return [Replacement(records[current], records[earlier] if earlier else None) for current, earlier in pairs]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import groupby, islice
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,7 @@ from storage._statements import (
     keep_superseded,
     measurement_rows,
     one_per_fingerprint,
-    result_record,
+    result_records,
     upsert,
     upsert_results,
     upsert_verdicts,
@@ -387,8 +387,7 @@ class Ledger:
             return connection.execute(ordered).mappings().all(), connection.execute(measurement_query).all()
 
         rows, measured = read(self._engine, both)  # one transaction: both queries see the same state
-        by_result = {key: list(group) for key, group in groupby(measured, key=lambda row: row.result_id)}
-        return [result_record(row, by_result.get(row["result_id"], [])) for row in rows]
+        return list(result_records(rows, measured).values())
 
 
 def _in_studies(studies: Collection[str] | None) -> list[ColumnElement[bool]]:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from time import sleep
@@ -16,6 +15,7 @@ from storage import arrivals
 from storage.arrivals import ArrivalRecord
 from storage.ledger import Ledger
 from storage.records import RejectedFileRecord, storable_text
+from storage.testing.database import DatabaseConformance
 
 # Quotes, wildcards and escapes of SQL, other scripts, and a byte that is no UTF-8 (as Python names it).
 HOSTILE_PATH = "/in/it's 100%_\\xe9 \\ 心臓/\udce9\".dcm"
@@ -34,19 +34,8 @@ def time(second: int) -> str:
     return f"2026-01-01T12:00:{second:02}.000+00:00"
 
 
-class ArrivalsConformance:
+class ArrivalsConformance(DatabaseConformance):
     """Contract of `storage.arrivals.Arrivals` on one database. Give `ledger_location`: a new, empty one per test."""
-
-    @pytest.fixture
-    def ledger_location(self) -> str:
-        """Database URL or path. Subclasses give it."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def ledger(self, ledger_location: str) -> Iterator[Ledger]:
-        """Open the ledger under test."""
-        with Ledger(ledger_location) as ledger:
-            yield ledger
 
     def test_a_file_comes_back_as_it_went_in(self, ledger: Ledger) -> None:
         hostile = example_arrival(HOSTILE_PATH, study_uid=None)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from storage._statements import case_row, upsert, upsert_results
 from storage.lanes import PAGE_RESULTS, ChartedResult, ChartKey, Lane
 from storage.ledger import Ledger
 from storage.records import Measurement
+from storage.testing.database import DatabaseConformance
 from storage.testing.examples import HOSTILE_TEXT, example_result, example_series, example_verdict
 
 LANE = Lane("calcium-00000001", "calcium", "SIEMENS Force 8c8958ae", "Qr36/2", "9ad22a01")
@@ -50,19 +50,8 @@ def _read_all(ledger: Ledger, after: int = 0, programme: str = "calcium") -> lis
     return [result for page in pages for result in page]
 
 
-class LanesConformance:
+class LanesConformance(DatabaseConformance):
     """Contract of `storage.lanes.Lanes` on one database. Give `ledger_location`: a new, empty one per test."""
-
-    @pytest.fixture
-    def ledger_location(self) -> str:
-        """Database URL or path. Subclasses give it."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def ledger(self, ledger_location: str) -> Iterator[Ledger]:
-        """Open the ledger under test."""
-        with Ledger(ledger_location) as ledger:
-            yield ledger
 
     def test_charts_position_and_pauses_come_back(self, ledger: Ledger) -> None:
         assert (ledger.lanes.position("calcium"), ledger.lanes.charts("calcium"), ledger.lanes.all()) == (0, {}, [])

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,22 +14,12 @@ from ops.verdict import ResultStatus, VerdictStatus
 from storage._engine import LedgerError, ledger_url
 from storage.ledger import Ledger
 from storage.records import Measurement, RejectedFileRecord, ResultRecord, SeriesOutline, case_id
+from storage.testing.database import DatabaseConformance
 from storage.testing.examples import HOSTILE_TEXT, example_result, example_series, example_verdict
 
 
-class LedgerConformance:
+class LedgerConformance(DatabaseConformance):
     """Contract of `storage.ledger.Ledger` on one database. Give `ledger_location`: a new, empty one per test."""
-
-    @pytest.fixture
-    def ledger_location(self) -> str:
-        """Database URL or path. Subclasses give it."""
-        raise NotImplementedError
-
-    @pytest.fixture
-    def ledger(self, ledger_location: str) -> Iterator[Ledger]:
-        """Open the ledger under test."""
-        with Ledger(ledger_location) as ledger:
-            yield ledger
 
     def test_result_comes_back_as_it_went_in(self, ledger: Ledger) -> None:
         failed = example_result("1.3", status=ResultStatus.FAILED, attempts=2)
