@@ -25,9 +25,10 @@ from ops.diseases.calcium_scan import (
     spectral_image,
     text,
 )
-from ops.diseases.calcium_scores import OutOfModelRangeError, weight_edges
+from ops.diseases.calcium_scores import weight_edges
 from ops.diseases.calcium_territories import heart_centre
 from ops.inference.locate import heart_verdict
+from ops.measure.errors import OutOfModelRangeError
 from ops.pictures import calcium_picture, png
 from ops.verdict import ResultStatus, Verdict, VerdictStatus
 from ops.volume import Grid

@@ -20,7 +20,6 @@ from ops.diseases.calcium_scores import (
     INCREMENT_TOLERANCE_MM,
     REFERENCE_INCREMENT_MM,
     CalciumVoxels,
-    OutOfModelRangeError,
     ScorePolicy,
     WeightEdges,
     agatston,
@@ -45,6 +44,7 @@ from ops.diseases.calcium_territories import (
     missing_territories,
     padding_in_heart,
 )
+from ops.measure.errors import OutOfModelRangeError
 from ops.measure.value import MeasuredValue
 from ops.verdict import ResultStatus, Verdict, VerdictStatus
 from ops.volume import Grid, Volume

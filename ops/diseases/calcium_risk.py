@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from ops.diseases.calcium_scores import OutOfModelRangeError
+from ops.measure.errors import OutOfModelRangeError
 
 Sex = Literal["F", "M"]
 Ethnicity = Literal["white", "chinese", "black", "hispanic"]

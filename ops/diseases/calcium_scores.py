@@ -24,6 +24,7 @@ from ops.measure.components import (
     maximum_by_component,
     voxels_above,
 )
+from ops.measure.errors import OutOfModelRangeError
 from ops.volume import Grid, Volume
 
 ARTERIES = {1: "LM", 2: "LAD", 3: "LCX", 4: "RCA"}
@@ -58,14 +59,6 @@ AREA_TOLERANCE_MM2 = 1e-6
 CATEGORIES = ((0.0, "0"), (10.0, "1-10"), (100.0, "11-100"), (400.0, "101-400"), (math.inf, ">400"))
 # CAC-DRS lower bounds of A2 and A3, inclusive (SPEC §1.3; Hecht 2018 JCCT 12:185 [S]). Not the 100/400 above.
 CAC_DRS_EDGES = (100.0, 300.0)
-
-
-class OutOfModelRangeError(ValueError):
-    """No published constants cover this input; the result is ``out_of_model_range`` with ``reason``."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
