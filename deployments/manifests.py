@@ -23,6 +23,9 @@ SUFFIX = ".j2"
 HOME, INBOX, TEMPORARY = "/var/lib/popscan", "/inbox", "/tmp"
 """Where pods see the two claims, and the one folder beside them that they can write to."""
 
+LAUNCH_SECONDS = "900"
+"""A pod may wait for a node, and a node for an image of gigabytes."""
+
 SERVER = {
     "PREFECT_SERVER_API_HOST": "0.0.0.0",
     "PREFECT_SERVER_API_PORT": "4200",
@@ -134,6 +137,7 @@ def _settings(values: Values) -> dict[str, str]:
     more = {f"POPSCAN_{name.upper()}": str(value) for name, value in values.settings.items()}
     return {
         **PREFECT_SETTINGS,
+        "POPSCAN_LAUNCH_SECONDS": LAUNCH_SECONDS,
         **more,
         **endpoint,
         "AWS_DEFAULT_REGION": values.s3.region,

@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         default=60.0, ge=0, description="A study is ingested when none of its files has changed for so long."
     )
     watch_seconds: float = Field(default=5.0, gt=0, description="Time between two looks into the watched folder.")
+    launch_seconds: float = Field(
+        default=120.0,
+        gt=0,
+        description="A run that a worker took and whose process has not begun after so long is given up by the sweep.",
+    )
     gpu_hour_cost: float | None = Field(
         default=None, ge=0, description="Cost of an hour of a GPU, in any currency; without it no cost is stated."
     )

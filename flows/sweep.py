@@ -82,7 +82,7 @@ def sweep() -> State[dict[str, str]]:
     started: dict[str, str] = {}
     troubles: dict[str, str] = {}
     with get_client(sync_client=True) as client, settings.open_home().open_ledger() as ledger:
-        _bury_silent_runs(client, datetime.now(UTC))
+        _bury_silent_runs(client, datetime.now(UTC), timedelta(seconds=settings.launch_seconds))
         looks = [partial(_ingest_due, settings, ledger)]
         looks += [partial(_programme_due, settings, ledger, client, name) for name in programme_names()]
         for look in looks:
@@ -133,18 +133,28 @@ def _listed(reasons: Mapping[str, int]) -> str:
     return ", ".join(f"{reason} × {count}" for reason, count in reasons.items())
 
 
-def _bury_silent_runs(client: SyncPrefectClient, now: datetime) -> None:
-    """Mark runs of deployments as crashed that have gone silent: they would hold their deployment's slot for ever."""
-    running = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
+def _bury_silent_runs(client: SyncPrefectClient, now: datetime, launch: timedelta) -> None:
+    """Mark runs of deployments as crashed that have gone silent: they would hold their deployment's slot for ever.
+
+    A running one sends heartbeats. A pending one belongs to a worker that has ``launch`` to begin it; one whose worker
+    was killed meanwhile is taken up by no other. Should its process begin after all, the ledger lets only one run of a
+    programme compute at a time.
+    """
+    active = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=ACTIVE)),
         deployment_id=FlowRunFilterDeploymentId(is_null_=False),
         tags=FlowRunFilterTags(any_=TAGS),
     )
-    for run in client.read_flow_runs(flow_run_filter=running):
+    for run in client.read_flow_runs(flow_run_filter=active):
         began = max((moment for moment in (run.start_time, run.state and run.state.timestamp) if moment), default=now)
-        if max(began, _last_heartbeat(client, run)) + SILENT < now:
-            get_run_logger().warning("run %s has gone silent", run.name)
-            client.set_flow_run_state(run.id, Crashed(message="its process went silent: killed, or lost"), force=True)
+        if run.state_type is StateType.PENDING:
+            message, silent = "its worker went away before it began", began + launch < now
+        else:
+            message = "its process went silent: killed, or lost"
+            silent = max(began, _last_heartbeat(client, run)) + SILENT < now
+        if silent:
+            get_run_logger().warning("run %s is given up: %s", run.name, message)
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
 
 
 def _last_heartbeat(client: SyncPrefectClient, run: FlowRun) -> datetime:

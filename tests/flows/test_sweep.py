@@ -118,6 +118,9 @@ def test_a_window_that_passed_without_a_run_was_missed(
     assert missed_window(client, "screen/mean", first + timedelta(hours=3)) is None, "it ran, if late"
 
 
+LAUNCH = timedelta(minutes=10)
+
+
 def test_only_our_own_runs_are_buried_and_only_silent_ones(
     client: SyncPrefectClient, deployments: dict[str, UUID]
 ) -> None:
@@ -135,7 +138,18 @@ def test_only_our_own_runs_are_buried_and_only_silent_ones(
     assert client.read_flow_run(foreign.id).state_name == "Running"
 
 
+def test_a_run_whose_worker_died_before_it_began_is_given_up(
+    client: SyncPrefectClient, deployments: dict[str, UUID]
+) -> None:
+    run = client.create_flow_run_from_deployment(deployments["screen"])
+    client.set_flow_run_state(run.id, Pending(name="Submitting"), force=True)
+    _bury_in_a_flow(datetime.now(UTC) + LAUNCH - timedelta(seconds=5))
+    assert client.read_flow_run(run.id).state_name == "Submitting"
+    _bury_in_a_flow(datetime.now(UTC) + LAUNCH + timedelta(seconds=5))
+    assert client.read_flow_run(run.id).state_name == "Crashed"
+
+
 @flow(name="bury")
 def _bury_in_a_flow(now: datetime) -> None:
     with get_client(sync_client=True) as client:
-        _bury_silent_runs(client, now)
+        _bury_silent_runs(client, now, LAUNCH)
