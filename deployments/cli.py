@@ -79,21 +79,27 @@ def demo(*, participants: int = 12, seed: int = DEMO_SEED) -> None:
 
 
 @app.command
-def simulate(out: Path, /, *, participants: int, seed: int) -> None:
+def simulate(out: Path, /, *, programme: str = "calcium", participants: int, seed: int) -> None:
     """Write simulated participants as DICOM folders, with the truth in truth.json.
 
     Parameters
     ----------
     out
         Folder to write.
+    programme
+        What they are screened for: aneurysm, calcium, cardiac, coronary, echo, fibrosis, fracture, haemorrhage,
+        liver_lesion or stroke.
     participants
         How many.
     seed
         Same seed, same participants.
     """
     from deployments import run
+    from tasks.simulate import PROGRAMMES
 
-    run.simulate(out, participants, seed)
+    if programme not in PROGRAMMES:
+        raise UsageError(f"nothing is simulated for {programme!r}; known: {', '.join(sorted(PROGRAMMES))}")
+    run.simulate(out, participants, seed, programme=programme)
 
 
 @app.command

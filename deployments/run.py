@@ -25,14 +25,16 @@ class BusyError(RuntimeError):
     """Another run does the same just now."""
 
 
-def simulate(out: Path, participants: int, seed: int, screening: bool = False) -> dict[str, Any]:
+def simulate(
+    out: Path, participants: int, seed: int, screening: bool = False, programme: str = "calcium"
+) -> dict[str, Any]:
     """Write a simulated cohort, participants side by side on all cores, and return its truth."""
     from tasks.simulate import simulate_study, write_truth
 
     studies: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(available_cores(), mp_context=context) as pool, _progress("Simulating") as on_progress:
-        jobs = [pool.submit(simulate_study, out, index, seed, screening) for index in range(participants)]
+        jobs = [pool.submit(simulate_study, out, index, seed, screening, programme) for index in range(participants)]
         for done, job in enumerate(as_completed(jobs), start=1):
             uid, truth = job.result()
             studies[uid] = truth

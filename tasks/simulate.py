@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset
 
+from ops.phantoms.anatomies import ANATOMIES, sample_study
 from ops.phantoms.calcification import coronary_calcium, other_calcium
-from ops.phantoms.dicom import Encoding, Identity, dicom_series, dose_report, localiser
+from ops.phantoms.dicom import Encoding, dicom_series, dose_report, localiser
+from ops.phantoms.dicom_common import Identity
+from ops.phantoms.dicom_study import study_datasets
 from ops.phantoms.participant import sample_participant
 from ops.phantoms.protocol import Protocol, chest_protocol, gated_protocol
 from ops.phantoms.scan import Scan, simulate_scan
@@ -23,43 +26,15 @@ NON_GATED_SHARE = 0.10
 REFUSED_SHARE = 0.12
 REFUSALS = ("contrast_enhanced", "missing_slice", "heart_truncated", "kvp_out_of_table")
 
+CALCIUM = "calcium"
+PROGRAMMES = (CALCIUM, *ANATOMIES)
+
 FILE_NAMES: tuple[Callable[[Dataset, int], str], ...] = (
     lambda ds, i: f"IM{i:04d}",
     lambda ds, i: f"{ds.SOPInstanceUID}.dcm",
     lambda ds, i: f"1-{i:03d}.dcm",
     lambda ds, i: f"I{1000 + i}.IMA",
 )
-
-
-def simulate_cohort(
-    out: Path,
-    participants: int,
-    seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
-    screening: bool = False,
-) -> dict[str, Any]:
-    """Simulate ``participants`` studies below ``out`` and write ``out/truth.json``.
-
-    Parameters
-    ----------
-    on_progress
-        Called with (done, total) after every study.
-    screening
-        Mix in non-gated chests and a few studies that must be refused, as a screening programme receives them;
-        by default every study is a gated calcium scan that can be scored.
-
-    Returns
-    -------
-    dict
-        The document of ``truth.json``: ``{"studies": {StudyInstanceUID: {...}}}``.
-    """
-    studies: dict[str, Any] = {}
-    for index in range(participants):
-        uid, truth = simulate_study(out, index, seed, screening)
-        studies[uid] = truth
-        if on_progress is not None:
-            on_progress(index + 1, participants)
-    return write_truth(out, studies)
 
 
 def write_truth(out: Path, studies: dict[str, Any]) -> dict[str, Any]:
@@ -70,8 +45,20 @@ def write_truth(out: Path, studies: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def simulate_study(out: Path, index: int, seed: int, screening: bool = False) -> tuple[str, dict[str, Any]]:
+def simulate_study(
+    out: Path, index: int, seed: int, screening: bool = False, programme: str = CALCIUM
+) -> tuple[str, dict[str, Any]]:
     """Simulate and write participant ``index``; independent of the others, so studies can be made in parallel.
+
+    Parameters
+    ----------
+    out
+        Folder; the study gets a folder of its own below it.
+    screening
+        Calcium only: mix in non-gated chests and a few studies that must be refused, as a screening programme receives
+        them; by default every study is a gated calcium scan that can be scored.
+    programme
+        One of `PROGRAMMES`.
 
     Returns
     -------
@@ -79,15 +66,31 @@ def simulate_study(out: Path, index: int, seed: int, screening: bool = False) ->
         StudyInstanceUID and its entry of ``truth.json``.
     """
     rng = np.random.default_rng([seed, index])
+    if programme == CALCIUM:
+        identity, datasets, truth = _calcium_study(index, seed, rng, screening)
+    else:
+        study = sample_study(programme, rng)
+        identity = Identity(f"{programme}/{seed}/{index}", study.participant, time=_time(index))
+        datasets, truth = study_datasets(study, identity), study.truth
+    write_study(out / f"participant-{index:04d}", datasets, rng)
+    return str(identity.study_uid), truth | {"age": identity.participant.age, "sex": identity.participant.sex}
+
+
+def _time(index: int) -> str:
+    return f"{8 + index % 9:02d}{index % 60:02d}00"
+
+
+def _calcium_study(
+    index: int, seed: int, rng: np.random.Generator, screening: bool
+) -> tuple[Identity, Iterator[tuple[str, Dataset]], dict[str, Any]]:
     person = sample_participant(rng)
     chest = thorax(person)
     kind = _kind(rng) if screening else "gated"
     protocol = _protocol(kind, rng, person.bmi)
     lesions = coronary_calcium(chest, rng)
     scan = simulate_scan(chest, protocol, rng, lesions, other_calcium(chest, lesions, rng))
-    identity = Identity(f"{seed}/{index}/{kind}", person, time=f"{8 + index % 9:02d}{index % 60:02d}00")
-    write_study(out / f"participant-{index:04d}", _datasets(scan, identity, kind, rng), rng)
-    return str(identity.study_uid), _truth(scan, kind) | {"age": person.age, "sex": person.sex}
+    identity = Identity(f"{seed}/{index}/{kind}", person, time=_time(index))
+    return identity, _datasets(scan, identity, kind, rng), _truth(scan, kind)
 
 
 def _kind(rng: np.random.Generator) -> str:

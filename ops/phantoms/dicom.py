@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
@@ -26,11 +26,9 @@ from pydicom.uid import (
     XRayRadiationDoseSRStorage,
 )
 
-from ops.phantoms.participant import Participant
+from ops.phantoms.dicom_common import Identity, common_attributes, decimal_string, file_meta
 from ops.phantoms.protocol import Protocol
 from ops.volume import Volume
-
-IMPLEMENTATION = "2.25.318862135463452398174059623917645920317"
 
 Encoder = Callable[[npt.NDArray[np.generic]], bytes]
 
@@ -101,36 +99,6 @@ STYLES = {
 }
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who and when; every UID follows from ``key``.
-
-    Attributes
-    ----------
-    key
-        Any string that names the study; same key, same UIDs.
-    participant
-        Age and sex in the header come from here.
-    date, time
-        DICOM DA and TM.
-    """
-
-    key: str
-    participant: Participant
-    date: str = "20260115"
-    time: str = "101500"
-
-    def uid(self, *parts: object) -> UID:
-        """Deterministic UID under 2.25 for a part of this study."""
-        text = "/".join([self.key, *map(str, parts)])
-        return UID("2.25." + str(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")))
-
-    @property
-    def study_uid(self) -> UID:
-        """StudyInstanceUID."""
-        return self.uid("study")
-
-
 def _jpeg2000(pixels: npt.NDArray[np.generic]) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, level=0))
 
@@ -188,50 +156,14 @@ def dicom_series(
         ds = _header(style, protocol, identity, number)
         _place(ds, volume, k, count - k)
         ds.SOPInstanceUID = identity.uid(number, "instance", k)
-        ds.file_meta = _file_meta(CTImageStorage, ds.SOPInstanceUID, encoding.transfer_syntax)
+        ds.file_meta = file_meta(CTImageStorage, ds.SOPInstanceUID, encoding.transfer_syntax)
         ds.SliceThickness = f"{protocol.thickness:g}"
         _pixels(ds, volume.voxels[k], encoding)
         yield ds
 
 
-def _file_meta(sop_class: UID, instance: UID, transfer_syntax: UID) -> FileMetaDataset:
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = sop_class
-    meta.MediaStorageSOPInstanceUID = instance
-    meta.TransferSyntaxUID = transfer_syntax
-    meta.ImplementationClassUID = UID(IMPLEMENTATION)
-    meta.ImplementationVersionName = "POPSCAN_PHANTOM"
-    return meta
-
-
-def _common(identity: Identity, modality: str, sop_class: UID, number: int) -> Dataset:
-    person = identity.participant
-    ds = Dataset()
-    ds.SpecificCharacterSet = "ISO_IR 100"
-    ds.SOPClassUID = sop_class
-    ds.StudyDate = ds.SeriesDate = ds.ContentDate = ds.AcquisitionDate = identity.date
-    ds.StudyTime = ds.SeriesTime = ds.ContentTime = ds.AcquisitionTime = identity.time
-    code = hashlib.sha256(identity.key.encode()).hexdigest()[:8].upper()
-    ds.AccessionNumber = "A" + code
-    ds.Modality = modality
-    ds.PatientName = f"Phantom^{code}"
-    ds.PatientID = "P" + code
-    ds.PatientBirthDate = f"{int(identity.date[:4]) - person.age:04d}0101"
-    ds.PatientSex = person.sex
-    ds.PatientAge = f"{person.age:03d}Y"
-    ds.PatientSize = f"{person.height:.2f}"
-    ds.PatientWeight = f"{person.bmi * person.height**2:.1f}"
-    ds.ReferringPhysicianName = ""
-    ds.StudyID = code
-    ds.StudyInstanceUID = identity.study_uid
-    ds.SeriesInstanceUID = identity.uid(number, "series")
-    ds.SeriesNumber = number
-    return ds
-
-
 def _header(style: VendorStyle, protocol: Protocol, identity: Identity, number: int) -> Dataset:
-    ds = _common(identity, "CT", CTImageStorage, number)
+    ds = common_attributes(identity, "CT", CTImageStorage, number)
     kernel = style.kernels[protocol.kernel]
     description = style.gated_description if protocol.gated else style.chest_description
     ds.ImageType = list(style.image_type[protocol.gated])
@@ -291,18 +223,14 @@ def _gating(ds: Dataset, style: VendorStyle, identity: Identity) -> None:
         ds.HeartRate = str(beats)
 
 
-def _decimal(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
-
-
 def _place(ds: Dataset, volume: Volume, k: int, instance: int) -> None:
     x, y, z = volume.grid.index_to_patient((k, 0, 0))
     _, dy, dx = volume.grid.spacing
-    ds.ImagePositionPatient = [_decimal(x), _decimal(y), _decimal(z)]
+    ds.ImagePositionPatient = [decimal_string(x), decimal_string(y), decimal_string(z)]
     ds.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
-    ds.SliceLocation = _decimal(z)
+    ds.SliceLocation = decimal_string(z)
     ds.InstanceNumber = instance
-    ds.PixelSpacing = [_decimal(dy), _decimal(dx)]
+    ds.PixelSpacing = [decimal_string(dy), decimal_string(dx)]
 
 
 def _pixels(ds: Dataset, hu: npt.NDArray[np.generic], encoding: Encoding) -> None:
@@ -338,19 +266,19 @@ def localiser(volume: Volume, protocol: Protocol, identity: Identity, number: in
     ds.SliceThickness = "0.6"
     dz, _, dx = volume.grid.spacing
     x, y, z = volume.grid.index_to_patient((volume.grid.shape[0] - 1, 0, 0))
-    ds.ImagePositionPatient = [_decimal(x), _decimal(y), _decimal(z)]
+    ds.ImagePositionPatient = [decimal_string(x), decimal_string(y), decimal_string(z)]
     ds.ImageOrientationPatient = ["1", "0", "0", "0", "0", "-1"]
     ds.InstanceNumber = 1
-    ds.PixelSpacing = [_decimal(dz), _decimal(dx)]
+    ds.PixelSpacing = [decimal_string(dz), decimal_string(dx)]
     ds.SOPInstanceUID = identity.uid(number, "instance", 0)
-    ds.file_meta = _file_meta(CTImageStorage, ds.SOPInstanceUID, ExplicitVRLittleEndian)
+    ds.file_meta = file_meta(CTImageStorage, ds.SOPInstanceUID, ExplicitVRLittleEndian)
     _pixels(ds, volume.voxels.astype(np.int32).mean(axis=1)[::-1].astype(np.int16), Encoding())
     return ds
 
 
 def dose_report(identity: Identity, number: int = 999) -> Dataset:
     """Write a minimal X-Ray Radiation Dose SR: a series without pixels beside the images."""
-    ds = _common(identity, "SR", XRayRadiationDoseSRStorage, number)
+    ds = common_attributes(identity, "SR", XRayRadiationDoseSRStorage, number)
     ds.Manufacturer = "Simulated"
     ds.SeriesDescription = "Dose Report"
     ds.InstanceNumber = 1
@@ -360,5 +288,5 @@ def dose_report(identity: Identity, number: int = 999) -> Dataset:
     title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "113701", "DCM", "X-Ray Radiation Dose Report"
     ds.ConceptNameCodeSequence = [title]
     ds.SOPInstanceUID = identity.uid(number, "instance", 0)
-    ds.file_meta = _file_meta(XRayRadiationDoseSRStorage, ds.SOPInstanceUID, ExplicitVRLittleEndian)
+    ds.file_meta = file_meta(XRayRadiationDoseSRStorage, ds.SOPInstanceUID, ExplicitVRLittleEndian)
     return ds

@@ -22,8 +22,7 @@ class Stack:
     volume
         Integer voxels, stored as they are with the volume's slope and intercept.
     attributes
-        DICOM keyword → value of this stack, e.g. ``{"DiffusionBValue": 1000.0}``, ``{"TriggerTime": 120.0}`` or
-        ``{"TemporalPositionTimeOffset": 3.0}``.
+        DICOM keyword → value of this stack, e.g. ``{"DiffusionBValue": 1000.0}`` or ``{"TriggerTime": 120.0}``.
     """
 
     volume: Volume
@@ -32,7 +31,7 @@ class Stack:
 
 @dataclass(frozen=True, eq=False)
 class SliceSeries:
-    """CT or MR slices, as one file a slice (``classic``) or one file for all (``enhanced``).
+    """CT or MR slices, as one file a slice (``classic``) or, MR only, one file for all (``enhanced``).
 
     Attributes
     ----------

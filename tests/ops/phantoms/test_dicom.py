@@ -9,7 +9,8 @@ import pytest
 from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, HTJ2KLossless, ImplicitVRLittleEndian
 
-from ops.phantoms.dicom import STYLES, TRANSFER_SYNTAXES, Encoding, Identity, dicom_series, dose_report, localiser
+from ops.phantoms.dicom import STYLES, TRANSFER_SYNTAXES, Encoding, dicom_series, dose_report, localiser
+from ops.phantoms.dicom_common import Identity
 from ops.phantoms.participant import sample_participant
 from ops.phantoms.protocol import VENDORS, Protocol
 from ops.volume import Grid, Volume
