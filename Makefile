@@ -1,4 +1,4 @@
-# make setup | demo [DICOM=/some/folder] | test | bench | lint | lock        (EXTRA=gpu for a GPU environment)
+# make setup | demo [DICOM=/some/folder] | test | bench | accuracy | lint | lock      (EXTRA=gpu for a GPU environment)
 PYTHON ?= python3
 EXTRA  ?= cpu
 VENV   := .venv
@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 HOME_DIR := .popscan
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: setup setup-test demo test bench lint lock clean
+.PHONY: setup setup-test demo test bench accuracy lint lock clean
 
 setup: $(VENV)/installed-$(EXTRA)
 
@@ -41,6 +41,9 @@ lint: setup-test
 
 bench: setup-test
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-columns=min,median,rounds -s
+
+accuracy: setup-test
+	$(BIN)/python -m tests.accuracy
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
