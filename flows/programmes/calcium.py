@@ -11,7 +11,7 @@ import numpy as np
 
 from flows.programmes.calcium_canaries import CANARIES
 from flows.programmes.programme import Programme, Selection
-from ops.diseases.calcium import DEFAULT_POLICY, CalciumPolicy, increment_too_wide, measure
+from ops.diseases.calcium import DEFAULT_POLICY, VERSION, CalciumPolicy, increment_too_wide, measure
 from ops.diseases.calcium_scan import (
     Gating,
     GatingDecision,
@@ -310,14 +310,14 @@ def score(work: Work) -> Work:
     scan = ScanFacts.from_dict(work.case.facts)
     heart = work.found["heart"]
     policy = CalciumPolicy.from_dict(work.case.recipe.policy)
-    result = measure(work.volumes["ct"], work.labels["territories"], heart_verdict(heart), scan, policy)
-    measurements = [Measurement(**vars(value)) for value in result.measurements]
+    record, lesions = measure(work.volumes["ct"], work.labels["territories"], heart_verdict(heart), scan, policy)
+    measurements = [Measurement(**vars(value)) for value in record.measurements]
     measurements += [
         Measurement("heart_ml", heart.heart_ml, "mL"),
         Measurement("heart_confidence", heart.confidence, "1"),
     ]
-    findings = Findings(result.status, result.reason or None, result.detail, tuple(measurements), result.flags)
-    return replace(work, findings=findings, found={**work.found, "lesions": result.lesions})
+    findings = Findings(record.status, record.reason or None, record.detail, tuple(measurements), record.flags)
+    return replace(work, findings=findings, found={**work.found, "lesions": lesions})
 
 
 def draw(work: Work) -> Work:
@@ -354,8 +354,8 @@ PROGRAMME = Programme(
     stages=(
         Stage("load", "1", load),
         Stage("locate", "1", locate_heart, needs="gpu"),
-        Stage("score", "2", score),
-        Stage("draw", "1", draw),
+        Stage("score", VERSION, score),
+        Stage("draw", "2", draw),
         Stage("publish", "1", publish),
     ),
     models=(HEART_MODEL,),

@@ -44,10 +44,13 @@ from ops.diseases.calcium_territories import (
     missing_territories,
     padding_in_heart,
 )
-from ops.measure.errors import OutOfModelRangeError
+from ops.measure.errors import NotEvaluableError, OutOfModelRangeError
+from ops.measure.record import MeasurementRecord
 from ops.measure.value import MeasuredValue
 from ops.verdict import ResultStatus, Verdict, VerdictStatus
 from ops.volume import Grid, Volume
+
+ALGORITHM, VERSION = "calcium", "2"
 
 # Median blood-pool HU above which a scan is contrast-enhanced: the lower end of the ~100–130 of SPEC §1.1, so that
 # doubt refuses. Unenhanced blood is near 40 HU.
@@ -121,47 +124,12 @@ class CalciumPolicy:
         return TypeAdapter(cls).validate_python(dict(policy))
 
 
-@dataclass(frozen=True, eq=False)
-class CalciumResult:
-    """Answer for one scan.
-
-    Attributes
-    ----------
-    status, reason, detail
-        ``ok``, or why there is no score.
-    measurements
-        Named values; those measured before a refusal (noise, blood pool) are kept.
-    flags
-        What a reader should know: ``metal``, ``averaged_for_noise``, ``lesion_touches_scan_edge`` …
-    policy
-        All named choices, as applied: a scan averaged for its noise says ``slab3mm``.
-    lesions
-        Counted calcium, uint8 artery labels 1–4, on a box of the scan's grid; None when there is none.
-    """
-
-    status: ResultStatus
-    policy: dict[str, Any]
-    reason: str = ""
-    detail: str = ""
-    measurements: tuple[MeasuredValue, ...] = ()
-    flags: tuple[str, ...] = ()
-    lesions: Volume | None = None
-
-
-class _NotScoredError(Exception):
-    """Ends the measurement of one scan with a status and a reason."""
-
-    def __init__(self, reason: str, detail: str, status: ResultStatus = ResultStatus.NOT_EVALUABLE) -> None:
-        super().__init__(detail)
-        self.reason, self.detail, self.status = reason, detail, status
-
-
 DEFAULT_POLICY = CalciumPolicy()
 
 
 def measure(
     volume: Volume, territories: Volume, heart: Verdict, scan: ScanFacts, policy: CalciumPolicy = DEFAULT_POLICY
-) -> CalciumResult:
+) -> tuple[MeasurementRecord, Volume | None]:
     """Score the coronary calcium of one scan.
 
     Parameters
@@ -179,8 +147,11 @@ def measure(
 
     Returns
     -------
-    CalciumResult
-        Never an exception for a bad scan: it has a status and a reason, and no score.
+    record
+        Never an exception for a bad scan: it has a status and a reason, and no score. Values measured before a refusal
+        (noise, blood pool) are kept. The policy is the one applied: a scan averaged for its noise says ``slab3mm``.
+    lesions
+        Counted calcium, uint8 artery labels 1–4, on a box of the scan's grid; None when there is none.
     """
     measured: list[MeasuredValue] = []
     try:
@@ -191,28 +162,27 @@ def measure(
         measured += _quality(blood)
         _check_blood(blood, policy)
         if padding_in_heart(volume, territories, scan.padding_value):
-            raise _NotScoredError("padding_in_roi", f"padding value {scan.padding_value} occurs inside the heart")
+            raise NotEvaluableError("padding_in_roi", f"padding value {scan.padding_value} occurs inside the heart")
         box, policy, averaged = _quiet_box(volume, territories, blood, policy)
         measured += averaged
         found = _find(box, territories, edges, policy)
         if found.n_large:
             detail = f"{found.n_large} lesions beside an artery exceed {policy.max_lesion_mm3:g} mm³: calcium or not?"
-            raise _NotScoredError("large_lesion", detail)
+            raise NotEvaluableError("large_lesion", detail)
         measured += _scores(found, edges, scan, box, territories, policy)
-    except _NotScoredError as refusal:
-        return CalciumResult(refusal.status, policy.to_dict(), refusal.reason, refusal.detail, tuple(measured))
+    except NotEvaluableError as refusal:
+        known = {"measurements": tuple(measured), "policy": policy.to_dict()}
+        return MeasurementRecord.refused(ALGORITHM, VERSION, refusal, **known), None
     lesions = found.label_map(volume)
     flags = _flags(found, lesions, volume, blood, scan, policy)
-    return CalciumResult(ResultStatus.OK, policy.to_dict(), measurements=tuple(measured), flags=flags, lesions=lesions)
+    record = MeasurementRecord(ALGORITHM, VERSION, measurements=tuple(measured), flags=flags, policy=policy.to_dict())
+    return record, lesions
 
 
 def _edges(scan: ScanFacts, policy: CalciumPolicy) -> WeightEdges:
     if scan.kvp is None:
-        raise _NotScoredError("kvp_missing", "the header has no KVP; to score it anyway, set assumed_kvp")
-    try:
-        return weight_edges(scan.kvp, policy.score, tin_filter=scan.tin_filter)
-    except OutOfModelRangeError as error:
-        raise _NotScoredError(error.reason, str(error), ResultStatus.OUT_OF_MODEL_RANGE) from error
+        raise NotEvaluableError("kvp_missing", "the header has no KVP; to score it anyway, set assumed_kvp")
+    return weight_edges(scan.kvp, policy.score, tin_filter=scan.tin_filter)
 
 
 def increment_too_wide(increment: float, policy: CalciumPolicy) -> str:
@@ -224,29 +194,29 @@ def increment_too_wide(increment: float, policy: CalciumPolicy) -> str:
 
 def _check_geometry(volume: Volume, policy: CalciumPolicy) -> None:
     if not volume.grid.is_orthogonal:
-        raise _NotScoredError("spacing_unsupported", "slices are sheared (tilted gantry); areas would be wrong")
+        raise NotEvaluableError("spacing_unsupported", "slices are sheared (tilted gantry); areas would be wrong")
     increment = volume.grid.spacing[0]
     if too_wide := increment_too_wide(increment, policy):
-        raise _NotScoredError("slice_increment_unsupported", too_wide)
+        raise NotEvaluableError("slice_increment_unsupported", too_wide)
     if policy.score.increment_rule == "slab3mm" and increment > REFERENCE_INCREMENT_MM + INCREMENT_TOLERANCE_MM:
-        raise _NotScoredError("spacing_unsupported", f"slab3mm cannot average slices {increment:g} mm apart")
+        raise NotEvaluableError("spacing_unsupported", f"slab3mm cannot average slices {increment:g} mm apart")
 
 
 def _check_heart(heart: Verdict, territories: Volume) -> None:
     if heart.status is VerdictStatus.REFUSED:
-        raise _NotScoredError(heart.reason, heart.detail)
+        raise NotEvaluableError(heart.reason, heart.detail)
     if missing := missing_territories(territories):
         # An empty mask is not zero disease.
         detail = f"the network did not find the territory of {', '.join(missing)}; a score would leave it out"
-        raise _NotScoredError("territory_not_found", detail)
+        raise NotEvaluableError("territory_not_found", detail)
 
 
 def _check_blood(blood: BloodPool, policy: CalciumPolicy) -> None:
     if blood.median_hu is None:
-        raise _NotScoredError("heart_not_found", "no blood pool to tell whether the scan is contrast-enhanced")
+        raise NotEvaluableError("heart_not_found", "no blood pool to tell whether the scan is contrast-enhanced")
     if blood.median_hu > policy.contrast_limit_hu:
         detail = f"median of the {blood.region} is {blood.median_hu:.0f} HU, above {policy.contrast_limit_hu:g} HU"
-        raise _NotScoredError("contrast_enhanced", detail)
+        raise NotEvaluableError("contrast_enhanced", detail)
 
 
 def _quality(blood: BloodPool) -> list[MeasuredValue]:
@@ -278,7 +248,7 @@ def _quiet_box(
     if averaged.noise_hu is None or _is_noisy(averaged, policy):
         after = "" if averaged is blood or averaged.noise_hu is None else f", {averaged.noise_hu:.0f} averaged to 3 mm"
         detail = f"noise is {blood.noise_hu:.0f} HU{after}; above {policy.max_noise_hu:g} HU specks count as calcium"
-        raise _NotScoredError("noise_too_high", detail)
+        raise NotEvaluableError("noise_too_high", detail)
     return box, policy, [MeasuredValue("noise_hu_averaged", averaged.noise_hu, "[hnsf'U]")]
 
 

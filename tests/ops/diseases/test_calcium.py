@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.diseases.calcium import CalciumPolicy, CalciumResult, measure
+from ops.diseases.calcium import CalciumPolicy, measure
 from ops.diseases.calcium_scan import Gating, ScanFacts
 from ops.diseases.calcium_scores import ScorePolicy
+from ops.measure.record import MeasurementRecord
 from ops.phantoms.labels import TERRITORY_LABELS
 from ops.verdict import ResultStatus, Verdict, VerdictStatus
 from ops.volume import Grid, Volume
@@ -55,15 +56,19 @@ def scan(*lesions: tuple[tuple[float, float, float], int], background: int = 40)
     return Volume(voxels, Grid.from_spacing(SHAPE, SPACING, ORIGIN))
 
 
-def run(volume: Volume, facts: ScanFacts = GATED, heart: Verdict = ACCEPTED, **policy: object) -> CalciumResult:
-    return measure(volume, TERRITORIES, heart, facts, CalciumPolicy(**policy))
+def run(volume: Volume, facts: ScanFacts = GATED, heart: Verdict = ACCEPTED, **policy: object) -> MeasurementRecord:
+    return measure(volume, TERRITORIES, heart, facts, CalciumPolicy(**policy))[0]
 
 
-def values(result: CalciumResult) -> dict[str, float | str | None]:
+def lesions(volume: Volume, **policy: object) -> Volume | None:
+    return measure(volume, TERRITORIES, ACCEPTED, GATED, CalciumPolicy(**policy))[1]
+
+
+def values(result: MeasurementRecord) -> dict[str, float | str | None]:
     return {measurement.name: measurement.value for measurement in result.measurements}
 
 
-def scores(result: CalciumResult) -> dict[str, float | str | None]:
+def scores(result: MeasurementRecord) -> dict[str, float | str | None]:
     found = values(result)
     return {name: found[f"agatston_{name}"] for name in ("LM", "LAD", "LCX", "RCA", "total")}
 
@@ -85,7 +90,7 @@ def test_no_calcium_is_a_finding_of_zero() -> None:
     assert (found["category"], found["cac_drs"], found["calcified_vessels"]) == ("0", "CAC-DRS A0/N0", 0)
     assert found["arterial_age"] == pytest.approx(39.1)
     assert (found["mesa_percentile_bucket"], found["mesa_probability_nonzero"]) == ("<25", "0.50-0.75")
-    assert result.lesions is None
+    assert lesions(scan()) is None
 
 
 @pytest.mark.parametrize(
@@ -193,10 +198,10 @@ def test_a_flipped_scan_gives_the_same_score() -> None:
 
 def test_lesion_labels_lie_where_the_calcium_is() -> None:
     volume = scan((PLACES["LAD"], 250), (PLACES["RCA"], 420))
-    lesions = run(volume).lesions
-    assert lesions is not None
+    found = lesions(volume)
+    assert found is not None
     for label, artery in ((2, "LAD"), (4, "RCA")):
-        points = lesions.grid.index_to_patient(np.argwhere(lesions.voxels == label))
+        points = found.grid.index_to_patient(np.argwhere(found.voxels == label))
         k, j, i = np.rint(volume.grid.patient_to_index(points)).astype(int).T
         assert len(points) == 16
         assert (volume.voxels[k, j, i] == (250 if artery == "LAD" else 420)).all()
@@ -211,12 +216,13 @@ def test_thin_slices_by_either_rule(increment_rule: str, expected: float) -> Non
     k, j, i = round(z / 1.5), round(y * 2), round(x * 2)
     voxels[k, j - 2 : j + 2, i - 2 : i + 2] = 350
     voxels[k + 1, j - 2 : j + 2, i - 2 : i + 2] = 210
-    result = run(volume, score=ScorePolicy(increment_rule=increment_rule))
+    policy = ScorePolicy(increment_rule=increment_rule)
     # Linear: 4 mm² × (3 + 2) × 1.5/3. One slab: 4 mm² × 2, as its mean of 280 HU is one weight below the peak.
-    assert scores(result)["LAD"] == expected
-    assert result.lesions is not None
-    assert result.lesions.grid.shape == (2, 4, 4)
-    assert result.lesions.grid.spacing == pytest.approx((1.5, 0.5, 0.5))
+    assert scores(run(volume, score=policy))["LAD"] == expected
+    found = lesions(volume, score=policy)
+    assert found is not None
+    assert found.grid.shape == (2, 4, 4)
+    assert found.grid.spacing == pytest.approx((1.5, 0.5, 0.5))
 
 
 def test_the_interpolated_volume_is_named_and_different() -> None:
@@ -250,7 +256,6 @@ def test_a_refused_scan_has_a_reason_and_no_score(
     result = run(**{"volume": scan((PLACES["LAD"], 500)), **changes})
     assert (result.status, result.reason) == (status, reason)
     assert not [name for name in values(result) if name.startswith(("agatston", "volume", "category", "cac_drs"))]
-    assert result.lesions is None
 
 
 def test_blood_at_the_limit_is_not_yet_enhanced() -> None:
@@ -266,15 +271,16 @@ def test_a_sheared_stack_is_refused() -> None:
 
 def test_a_label_map_without_a_heart_is_refused() -> None:
     empty = Volume(np.zeros_like(TERRITORIES.voxels), TERRITORIES.grid, "label")
-    assert measure(scan(), empty, ACCEPTED, GATED).status is ResultStatus.NOT_EVALUABLE
+    assert measure(scan(), empty, ACCEPTED, GATED)[0].status is ResultStatus.NOT_EVALUABLE
 
 
 @pytest.mark.parametrize("artery", ["LAD", "LCX", "RCA"])
 def test_an_artery_that_was_not_found_is_not_an_artery_without_calcium(artery: str) -> None:
     labels = TERRITORIES.voxels.copy()
     labels[labels == TERRITORY_LABELS[artery]] = TERRITORY_LABELS["heart"]
-    result = measure(scan(), Volume(labels, TERRITORIES.grid, "label"), ACCEPTED, GATED)
+    result, found = measure(scan(), Volume(labels, TERRITORIES.grid, "label"), ACCEPTED, GATED)
     assert (result.status, result.reason) == (ResultStatus.NOT_EVALUABLE, "territory_not_found")
+    assert found is None
     assert artery in result.detail
 
 
@@ -371,6 +377,6 @@ def test_every_policy_is_in_the_result_and_survives_json() -> None:
         score=ScorePolicy(area_rule=">1mm2", weight_edges_100kvp=(145, 222, 334, 446)), assumed_kvp=120
     )
     result = measure(scan(), TERRITORIES, ACCEPTED, GATED, policy)
-    assert CalciumPolicy.from_dict(json.loads(json.dumps(result.policy))) == policy
+    result, _ = measure(scan(), TERRITORIES, ACCEPTED, GATED, policy)
     with pytest.raises(ValueError, match="unknown"):
         CalciumPolicy.from_dict({"unknown": 1})
