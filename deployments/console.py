@@ -356,7 +356,8 @@ def print_reclassification(found: Reclassification) -> None:
 def _print_values(console: Console, values: Sequence[ValueChange]) -> None:
     table = Table("measurement", "cases", "fell", "unchanged", "rose", "bias", "95 % limits", box=None)
     for value in values:
-        limits = f"{value.limits.lower:.3g} … {value.limits.upper:.3g}"
+        # One case has no spread, and so no limits.
+        limits = f"{value.limits.lower:.3g} … {value.limits.upper:.3g}" if value.n > 1 else "–"
         counts = (value.n, value.fell, value.unchanged, value.rose)
         table.add_row(value.name, *map(str, counts), f"{value.limits.bias:.3g}", limits)
     if values:
