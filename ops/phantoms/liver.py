@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ops.phantoms.lattice import blend, coordinates
+from ops.phantoms.lattice import blend, index_box, open_coordinates
 from ops.phantoms.liver_shape import CAVA, Liver, Spleen, fit_liver, select, true_volumes
 from ops.phantoms.noise import correlated_noise, kernel_blur, noise_map
 from ops.phantoms.participant import Participant, sample_participant
@@ -22,7 +22,6 @@ from ops.phantoms.study import SimulatedStudy, SliceSeries, Stack
 from ops.volume import Grid, Volume
 
 Phase = Literal["unenhanced", "portal_venous"]
-Box = tuple[slice, slice, slice]
 Distance = Callable[[Coordinates], Array]
 
 # Means by METAVIR stage F0 … F4: LSVR and spleen in cm³ (Pickhardt 2017 Eur Radiol 27:3060 [P]), nodularity in tenths
@@ -425,10 +424,10 @@ def paint(things: Sequence[Body], grid: Grid) -> Array:
         slab = fine.crop((first * n, 0, 0), (last * n, *grid.shape[1:]))
         hu = np.full(slab.shape, AIR_HU, dtype=np.float32)
         for body in things:
-            cut = _index_box(slab, body.low, body.high)
+            cut = index_box(slab, body.low, body.high)
             if cut is not None:
                 part = slab.crop(tuple(s.start for s in cut), tuple(s.stop for s in cut))
-                blend(hu[cut], body.distance(_coordinates(part)), body.hu, edge)
+                blend(hu[cut], body.distance(open_coordinates(part)), body.hu, edge)
         out[first:last] = hu.reshape(last - first, n, *grid.shape[1:]).mean(axis=1)
     return out
 
@@ -440,39 +439,14 @@ def label_map(abdomen: UpperAbdomen, grid: Grid) -> Volume:
         last = min(first + SLAB_SLICES, grid.shape[0])
         slab = grid.crop((first, 0, 0), (last, *grid.shape[1:]))
         for organ in (abdomen.spleen, abdomen.liver):
-            cut = _index_box(slab, *organ.bounds())
+            cut = index_box(slab, *organ.bounds())
             if cut is None:
                 continue
-            p = _coordinates(slab.crop(tuple(s.start for s in cut), tuple(s.stop for s in cut)))
+            p = open_coordinates(slab.crop(tuple(s.start for s in cut), tuple(s.stop for s in cut)))
             inside = organ.distance(p) < 0
             number = abdomen.liver.segment(select(p, inside)) if isinstance(organ, Liver) else SPLEEN_LABEL
             labels[first:last][cut][inside] = number
     return Volume(labels, grid, "label")
-
-
-def _index_box(grid: Grid, low: npt.ArrayLike, high: npt.ArrayLike) -> Box | None:
-    """Index box of an LPS box, a voxel wider; None when it misses the grid."""
-    corners = np.stack(np.meshgrid(*np.stack([low, high], axis=1), indexing="ij"), axis=-1).reshape(-1, 3)
-    index = grid.patient_to_index(corners)
-    start = np.maximum(np.floor(index.min(axis=0)).astype(int) - 1, 0)
-    stop = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 2, grid.shape)
-    if (start >= stop).any():
-        return None
-    return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
-
-
-def _coordinates(grid: Grid) -> Coordinates:
-    """LPS coordinates of voxel centres: three that broadcast when the grid is axis-aligned, which is much faster."""
-    steps = grid.affine[:3, :3]
-    aligned = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=bool)
-    if np.abs(steps[~aligned]).max() > 1e-9:
-        return coordinates(grid)
-    nz, ny, nx = grid.shape
-    x, y, z = (
-        (grid.origin[axis] + steps[axis, 2 - axis] * np.arange(n)).astype(np.float32)
-        for axis, n in enumerate((nx, ny, nz))
-    )
-    return x[None, None, :], y[None, :, None], z[:, None, None]
 
 
 def scan(
