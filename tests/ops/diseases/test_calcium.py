@@ -376,7 +376,7 @@ def test_every_policy_is_in_the_result_and_survives_json() -> None:
     policy = CalciumPolicy(
         score=ScorePolicy(area_rule=">1mm2", weight_edges_100kvp=(145, 222, 334, 446)), assumed_kvp=120
     )
-    result = measure(scan(), TERRITORIES, ACCEPTED, GATED, policy)
     result, _ = measure(scan(), TERRITORIES, ACCEPTED, GATED, policy)
+    assert CalciumPolicy.from_dict(json.loads(json.dumps(result.policy))) == policy
     with pytest.raises(ValueError, match="unknown"):
         CalciumPolicy.from_dict({"unknown": 1})
