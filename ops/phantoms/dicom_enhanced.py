@@ -17,7 +17,6 @@ from ops.volume import Volume
 # Functional group of the attributes that may tell stacks apart (PS3.3 C.7.6.16.2, C.8.13.5).
 GROUPS = {
     "DiffusionBValue": "MRDiffusionSequence",
-    "TemporalPositionTimeOffset": "TemporalPositionSequence",
     "NominalCardiacTriggerDelayTime": "CardiacSynchronizationSequence",
 }
 
