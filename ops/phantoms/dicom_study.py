@@ -70,8 +70,7 @@ def _classic(series: SliceSeries, identity: Identity, number: int) -> Iterator[D
             _place(ds, stack.volume, k)
             _modality_attributes(ds, series.modality)
             _set_attributes(ds, {**series.attributes, **stack.attributes})
-            if series.modality == "MR" and "TriggerTime" in ds:
-                ds.ScanOptions = "CG"  # cardiac gating, without which a trigger time may not be there
+            _keep_consistent(ds)
             yield _finish(ds, identity, number, instance)
             instance += 1
 
@@ -140,6 +139,16 @@ def _finish(ds: Dataset, identity: Identity, number: int, instance: int) -> Data
     ds.SOPInstanceUID = identity.uid(number, "instance", instance)
     ds.file_meta = file_meta(ds.SOPClassUID, ds.SOPInstanceUID, ExplicitVRLittleEndian)
     return ds
+
+
+def _keep_consistent(ds: Dataset) -> None:
+    """Adapt what depends on the attributes that a series brings (PS3.3 C.7.3.1, C.8.3.1)."""
+    if "BodyPartExamined" in ds:
+        del ds.Laterality
+    if "TriggerTime" in ds:
+        ds.ScanOptions = "CG"
+    if "InversionTime" in ds:
+        ds.ScanningSequence = ["GR", "IR"]
 
 
 def _set_attributes(ds: Dataset, attributes: Mapping[str, Any]) -> None:

@@ -40,8 +40,13 @@ def mr() -> Volume:
 
 
 CT = SliceSeries("ct", "CT", "native", (Stack(ct()),), attributes={"KVP": "100"})
+ABDOMEN = SliceSeries("ct", "CT", "abdomen", (Stack(ct()),), attributes={"BodyPartExamined": "ABDOMEN"})
 CINE = SliceSeries(
-    "cine", "MR", "sax", tuple(Stack(mr(), {"TriggerTime": t}) for t in (0.0, 40.0)), attributes={"EchoTime": "1.5"}
+    "cine",
+    "MR",
+    "sax",
+    tuple(Stack(mr(), {"TriggerTime": t}) for t in (0.0, 40.0)),
+    attributes={"EchoTime": "1.5", "InversionTime": "300"},
 )
 DWI = SliceSeries("dwi", "MR", "dwi", tuple(Stack(mr(), {"DiffusionBValue": b}) for b in (0.0, 1000.0)), "enhanced")
 ECHO = UltrasoundClip(
@@ -50,7 +55,7 @@ ECHO = UltrasoundClip(
 WRIST = Radiograph(
     "pa", "Wrist PA", RNG.integers(0, 4000, (60, 50)).astype(np.uint16), (0.15, 0.14), "WRIST", "PA", "L"
 )
-EVERY_SERIES = (CT, CINE, DWI, ECHO, WRIST)
+EVERY_SERIES = (CT, ABDOMEN, CINE, DWI, ECHO, WRIST)
 
 
 def written(*series: SimulatedSeries) -> list[pydicom.FileDataset]:
