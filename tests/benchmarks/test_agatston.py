@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +12,7 @@ from skimage.measure import label, regionprops
 
 from ops.diseases.calcium_scores import WEIGHT_EDGES, agatston, find_calcium
 from ops.volume import Grid, Volume
+from tests.benchmarks.timing import best_of
 
 EDGES = WEIGHT_EDGES[120]
 SHAPE = (300, 512, 512)
@@ -52,16 +52,6 @@ def plain(volume: Volume, mask: Mask) -> float:
                 weight = int(np.searchsorted(EDGES, region.intensity_max, side="right"))
                 score += region.area * dy * dx * weight * dz / 3
     return score
-
-
-def best_of(n: int, function: Callable[[], float]) -> tuple[float, float]:
-    """Value and shortest time of ``n`` calls: other load on the machine only ever lengthens one."""
-    times = []
-    for _ in range(n):
-        began = time.perf_counter()
-        value = function()
-        times.append(time.perf_counter() - began)
-    return value, min(times)
 
 
 def test_same_score_in_less_time_than_promised(scan: tuple[Volume, Mask]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -29,6 +27,7 @@ from ops.phantoms.short_axis import (
     short_axis_grid,
 )
 from ops.volume import Volume
+from tests.benchmarks.timing import best_of
 
 HEART = Heart(scar=Scar(angle=100, width=110, span=(0.2, 0.7), transmurality=0.7))
 PHASES, SLICES, MATRIX = 30, 12, 256
@@ -106,16 +105,6 @@ def plain_aorta(mask: Volume) -> float:
         areas = regionprops_table(labels, properties=("area",))["area"]
         largest = max([largest, *(areas * dy * dx)])
     return math.sqrt(4 * largest / math.pi)
-
-
-def best_of(n: int, function: Callable[[], float]) -> tuple[float, float]:
-    """Value and shortest time of ``n`` calls: other load on the machine only ever lengthens one."""
-    times = []
-    for _ in range(n):
-        began = time.perf_counter()
-        value = function()
-        times.append(time.perf_counter() - began)
-    return value, min(times)
 
 
 def test_cine(cine: list[Volume]) -> None:

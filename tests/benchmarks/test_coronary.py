@@ -17,7 +17,7 @@ from ops.measure.vesselness import frangi_vesselness
 from ops.phantoms.coronary_tree import Attenuation, lumen_labels, paint_vessel, sample_vessel, wall_labels
 from ops.volume import Grid, Volume
 
-CROP = (200, 256, 256)
+CROP = (80, 160, 160)
 SHAPE = (300, 512, 512)
 SPACING = (0.5, 0.4, 0.4)
 SCALES_VOXELS = (2.0, 3.0)

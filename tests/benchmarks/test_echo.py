@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +16,7 @@ from ops.phantoms.chambers import sample_heart
 from ops.phantoms.left_ventricle import View, clip_times, paint_labels, view_plane
 from ops.phantoms.ultrasound import Sector
 from ops.volume import Volume
+from tests.benchmarks.timing import best_of
 
 PIXEL_MM = (0.3, 0.3)
 FRAME_TIME_MS = 20.0
@@ -72,16 +72,6 @@ def _volume(a: np.ndarray, b: np.ndarray) -> float:
     at = (np.arange(20) + 0.5) / 20
     discs = [np.interp(at, (np.arange(len(row)) + 0.5) / len(row), row) for row in (a, b)]
     return float(math.pi / 4 * (discs[0] * discs[1]).sum() * length / 20 / 1000)
-
-
-def best_of(n: int, function: Callable[[], tuple[float, float]]) -> tuple[tuple[float, float], float]:
-    """Value and shortest time of ``n`` calls: other load on the machine only ever lengthens one."""
-    times = []
-    for _ in range(n):
-        began = time.perf_counter()
-        value = function()
-        times.append(time.perf_counter() - began)
-    return value, min(times)
 
 
 def test_same_volumes_in_less_time_than_promised(clips: Clips) -> None:

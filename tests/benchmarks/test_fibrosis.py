@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from ops.measure.record import MeasurementRecord
 from ops.phantoms.liver import Body, UpperAbdomen, label_map, paint
 from ops.phantoms.liver_shape import Liver, Spleen
 from ops.volume import Grid, Volume
+from tests.benchmarks.timing import best_of
 
 SHAPE = (300, 512, 512)
 SPACING = (0.8, 0.75, 0.75)
@@ -36,19 +35,6 @@ def scan() -> tuple[Volume, Volume]:
     hu = paint([fat, *organs], grid).astype(np.int16)
     noise = np.random.default_rng(5).normal(0, 12, (10, *SHAPE[1:])).astype(np.int16)
     return label_map(abdomen, grid), Volume(hu + np.tile(noise, (SHAPE[0] // 10, 1, 1)), grid)
-
-
-Value = TypeVar("Value")
-
-
-def best_of(n: int, function: Callable[[], Value]) -> tuple[Value, float]:
-    """Value and shortest time of ``n`` calls: other load on the machine only ever lengthens one."""
-    times = []
-    for _ in range(n):
-        began = time.perf_counter()
-        value = function()
-        times.append(time.perf_counter() - began)
-    return value, min(times)
 
 
 def plain(labels: Volume, ct: Volume) -> dict[str, float]:
