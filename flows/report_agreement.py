@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.charts import bland_altman, scatter
-from ops.agreement import confusion, icc_agreement, limits_of_agreement, weighted_kappa
+from ops.agreement import icc_agreement, limits_of_agreement
 from ops.diseases.calcium_scores import ARTERIES, CATEGORIES, category
+from ops.metrics.classification import cohen_kappa, confusion
 from ops.verdict import ResultStatus
 from storage.records import ResultRecord
 
@@ -110,7 +111,7 @@ def _describe(pairs: Sequence[Pair]) -> dict[str, Any]:
         "icc": icc_agreement(true, measured),
         "icc_log": logs,
         "limits": limits,
-        "kappa": weighted_kappa(counts),
+        "kappa": cohen_kappa(counts, "linear"),
         "same_category": int(counts.trace()),
         "confusion": counts.tolist(),
         "labels": LABELS,

@@ -1,9 +1,11 @@
-"""Agreement of two readings of the same cases: intraclass correlation, limits of agreement, weighted kappa."""
+"""Agreement of two readings of the same cases: intraclass correlation, limits of agreement.
+
+For classes see `ops.metrics.classification`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,31 +89,3 @@ class RunningLimits:
         bias = self._mean if self.n else float("nan")
         spread = math.sqrt(self._squares / (self.n - 1)) if self.n > 1 else float("nan")
         return LimitsOfAgreement(bias, spread, bias - LIMITS_FACTOR * spread, bias + LIMITS_FACTOR * spread)
-
-
-def confusion(first: Sequence[str], second: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Count pairs ``(len(labels), len(labels))``: rows by ``first``, columns by ``second``.
-
-    Raises
-    ------
-    KeyError
-        A reading that is not in ``labels``.
-    """
-    place = {label: n for n, label in enumerate(labels)}
-    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
-    for a, b in zip(first, second, strict=True):
-        counts[place[a], place[b]] += 1
-    return counts
-
-
-def weighted_kappa(counts: npt.ArrayLike) -> float:
-    """Linearly weighted kappa 1 − Σw·O / Σw·E of a confusion matrix; NaN where it is undefined."""
-    observed = np.asarray(counts, dtype=np.float64)
-    total = observed.sum()
-    if total == 0:
-        return float("nan")
-    expected = observed.sum(axis=1)[:, None] * observed.sum(axis=0)[None, :] / total
-    place = np.arange(len(observed))
-    weights = np.abs(place[:, None] - place[None, :])
-    denominator = (weights * expected).sum()
-    return float(1 - (weights * observed).sum() / denominator) if denominator > 0 else float("nan")

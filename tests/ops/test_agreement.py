@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ops.agreement import RunningLimits, confusion, icc_agreement, limits_of_agreement, weighted_kappa
+from ops.agreement import RunningLimits, icc_agreement, limits_of_agreement
 
 
 def test_icc_of_two_judges_by_hand() -> None:
@@ -65,24 +65,3 @@ def test_limits_of_agreement() -> None:
     assert (limits.lower, limits.upper) == pytest.approx((0.04, 3.96))
     assert math.isnan(limits_of_agreement([1], [2]).upper)
     assert math.isnan(limits_of_agreement([], []).bias)
-
-
-def test_confusion_has_rows_by_the_first_reading() -> None:
-    counts = confusion(["a", "a", "b"], ["a", "b", "b"], ["a", "b", "c"])
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
-    with pytest.raises(KeyError):
-        confusion(["x"], ["a"], ["a"])
-
-
-def test_weighted_kappa_by_hand() -> None:
-    # O·w = 2 (one case off by one in each direction), E·w = 4.8 for these margins of 10 cases.
-    counts = [[4, 1, 0], [1, 2, 0], [0, 0, 2]]
-    rows, columns = np.sum(counts, axis=1), np.sum(counts, axis=0)
-    expected = sum(abs(i - j) * rows[i] * columns[j] / 10 for i in range(3) for j in range(3))
-    assert weighted_kappa(counts) == pytest.approx(1 - 2 / expected)
-    assert weighted_kappa(np.eye(3)) == 1.0
-
-
-def test_kappa_is_undefined_where_both_are_constant() -> None:
-    assert math.isnan(weighted_kappa([[5, 0], [0, 0]]))
-    assert math.isnan(weighted_kappa(np.zeros((3, 3))))
