@@ -108,7 +108,7 @@ def _(image: Radiograph, identity: Identity, number: int) -> Iterator[Dataset]:
     ds.BodyPartExamined = image.body_part
     ds.AnatomicRegionSequence = [_REGIONS[image.body_part]]
     ds.ImageLaterality, ds.ViewPosition = image.laterality, image.view
-    ds.PatientOrientation = ["L", "F"]
+    ds.PatientOrientation = list(image.orientation)
     ds.PositionerType = "NONE"
     ds.ImagerPixelSpacing = [decimal_string(step) for step in image.spacing_mm]
     ds.DetectorType, ds.DetectorID = "DIRECT", "PHANTOM"

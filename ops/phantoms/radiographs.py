@@ -28,6 +28,7 @@ class Technique:
     description: str
     body_part: str
     view: str
+    orientation: tuple[str, str]
     field: Projection
     photons_per_mm2: float
     scatter_ratio: float
@@ -37,9 +38,13 @@ class Technique:
 
 _WRIST_FIELD = Projection(0, (-62, -85), (62, 95), 0.2)
 TECHNIQUES = {
-    "wrist_pa": Technique("Wrist PA", "WRIST", "PA", _WRIST_FIELD, 6e4, 0.15, 0.4, 900),
-    "wrist_lateral": Technique("Wrist lateral", "WRIST", "LL", replace(_WRIST_FIELD, turn=90), 6e4, 0.15, 0.4, 900),
-    "hip_ap": Technique("Hip AP", "HIP", "AP", Projection(0, (-115, -170), (105, 110), 0.3), 2e5, 0.5, 0.7, 900),
+    "wrist_pa": Technique("Wrist PA", "WRIST", "PA", ("L", "H"), _WRIST_FIELD, 6e4, 0.15, 0.4, 900),
+    "wrist_lateral": Technique(
+        "Wrist lateral", "WRIST", "LL", ("A", "H"), replace(_WRIST_FIELD, turn=90), 6e4, 0.15, 0.4, 900
+    ),
+    "hip_ap": Technique(
+        "Hip AP", "HIP", "AP", ("L", "F"), Projection(0, (-115, -170), (105, 110), 0.3), 2e5, 0.5, 0.7, 900
+    ),
 }
 """By role."""
 
@@ -75,7 +80,8 @@ def radiograph(
         pixels=np.ascontiguousarray(pixels[:, ::-1]) if _is_mirrored(role, laterality) else pixels,
         spacing_mm=(field.pixel_mm, field.pixel_mm),
         body_part=technique.body_part,
-        view=technique.view,
+        view="RL" if (technique.view, laterality) == ("LL", "R") else technique.view,
+        orientation=technique.orientation,
         laterality=laterality,
     )
 

@@ -100,6 +100,8 @@ class Radiograph:
         BodyPartExamined, e.g. ``WRIST``.
     view
         ViewPosition, e.g. ``PA`` or ``LL``.
+    orientation
+        PatientOrientation: where rows and columns run, limbs as in the anatomical position.
     laterality
         ``L`` or ``R``.
     """
@@ -110,6 +112,7 @@ class Radiograph:
     spacing_mm: tuple[float, float]
     body_part: str
     view: str
+    orientation: tuple[str, str]
     laterality: Literal["L", "R"]
 
 

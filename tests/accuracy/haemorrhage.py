@@ -92,6 +92,7 @@ def draws(n: int, seed: int) -> Iterator[Draw]:
             truth["volume_iph"], truth["abc2_iph_largest"] = ellipsoid_truth(head, bleed)
         else:
             truth[f"volume_{subtype.lower()}"] = true_volumes(head, [bleed])[subtype]
+        truth["volume_total"] = next(iter(truth.values()))
         truth["midline_shift"] = abs(head.shift_mm)
         low, high = bleed_box(head, [bleed])
         offset = rng.uniform(-0.5, 0.5, 3)

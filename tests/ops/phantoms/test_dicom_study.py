@@ -53,7 +53,7 @@ ECHO = UltrasoundClip(
     "a4c", "A4C", RNG.integers(0, 256, (4, 60, 80)).astype(np.uint8), (0.5, -0.4), 33.3, (5, 6, 50, 70)
 )
 WRIST = Radiograph(
-    "pa", "Wrist PA", RNG.integers(0, 4000, (60, 50)).astype(np.uint16), (0.15, 0.14), "WRIST", "PA", "L"
+    "pa", "Wrist PA", RNG.integers(0, 4000, (60, 50)).astype(np.uint16), (0.15, 0.14), "WRIST", "PA", ("L", "H"), "L"
 )
 EVERY_SERIES = (CT, ABDOMEN, CINE, DWI, ECHO, WRIST)
 
