@@ -104,7 +104,7 @@ def print_screen(summary: Mapping[str, Any], records: Sequence[ResultRecord]) ->
 
 def print_agreement(truth: Mapping[str, Any], records: Sequence[ResultRecord]) -> None:
     """Print true and measured Agatston scores side by side, and how often the risk category agrees."""
-    from ops.diseases.calcium_scores import category
+    from ops.diseases.calcium.scores import category
 
     table = Table("case", "true", "measured", "category", "agrees", "remark", box=None)
     agreed = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.charts import bland_altman, scatter
 from ops.agreement import icc_agreement, limits_of_agreement
-from ops.diseases.calcium_scores import ARTERIES, CATEGORIES, category
+from ops.diseases.calcium.scores import ARTERIES, CATEGORIES, category
 from ops.metrics.classification import cohen_kappa, confusion
 from ops.verdict import ResultStatus
 from storage.records import ResultRecord

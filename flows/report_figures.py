@@ -12,8 +12,8 @@ import numpy as np
 
 from flows.charts import bar_chart, log_histogram
 from flows.report_agreement import Values, score_of
-from ops.diseases.calcium_scan import age_in_years
-from ops.diseases.calcium_scores import ARTERIES, CATEGORIES, category
+from ops.diseases.calcium.scan import age_in_years
+from ops.diseases.calcium.scores import ARTERIES, CATEGORIES, category
 from ops.verdict import ResultStatus
 from storage.records import ResultRecord
 

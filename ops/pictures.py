@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from ops.diseases.calcium_scores import ARTERIES
+from ops.diseases.calcium.scores import ARTERIES
 from ops.volume import Grid, Volume
 
 RGBArray = npt.NDArray[np.uint8]

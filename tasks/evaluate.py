@@ -10,17 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from ops.diseases.calcium import DEFAULT_POLICY
-from ops.diseases.calcium_territories import coronary_calcium, heart_box
+from ops.diseases.calcium.measurement import DEFAULT_POLICY
+from ops.diseases.calcium.territories import coronary_calcium, heart_box
 from ops.inference.locate import locate_territories
 from ops.inference.predictor import Predictor
-from ops.phantoms.calcification import Deposit, other_calcium
-from ops.phantoms.calcification import coronary_calcium as coronary_deposits
+from ops.phantoms.chest.calcification import Deposit, other_calcium
+from ops.phantoms.chest.calcification import coronary_calcium as coronary_deposits
+from ops.phantoms.chest.protocol import chest_protocol, gated_protocol
+from ops.phantoms.chest.scan import Scan, simulate_scan
+from ops.phantoms.chest.thorax import label_map, thorax
 from ops.phantoms.labels import ARTERIES, ARTERY_LABELS, TERRITORY_LABELS
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.protocol import chest_protocol, gated_protocol
-from ops.phantoms.scan import Scan, simulate_scan
-from ops.phantoms.thorax import label_map, thorax
 from ops.training.anatomy import Anatomy
 from ops.volume import Volume
 from storage.models import Quality

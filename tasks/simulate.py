@@ -12,14 +12,14 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from ops.phantoms.anatomies import ANATOMIES, sample_study
-from ops.phantoms.calcification import coronary_calcium, other_calcium
-from ops.phantoms.dicom import Encoding, dicom_series, dose_report, localiser
-from ops.phantoms.dicom_common import Identity
-from ops.phantoms.dicom_study import study_datasets
+from ops.phantoms.chest.calcification import coronary_calcium, other_calcium
+from ops.phantoms.chest.protocol import Protocol, chest_protocol, gated_protocol
+from ops.phantoms.chest.scan import Scan, simulate_scan
+from ops.phantoms.chest.thorax import thorax
+from ops.phantoms.dicom.chest import Encoding, dicom_series, dose_report, localiser
+from ops.phantoms.dicom.common import Identity
+from ops.phantoms.dicom.study import study_datasets
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.protocol import Protocol, chest_protocol, gated_protocol
-from ops.phantoms.scan import Scan, simulate_scan
-from ops.phantoms.thorax import thorax
 
 # Shares of a "screening" cohort; the rest are gated calcium scans that can be scored.
 NON_GATED_SHARE = 0.10

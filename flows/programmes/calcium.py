@@ -11,8 +11,8 @@ import numpy as np
 
 from flows.programmes.calcium_canaries import CANARIES
 from flows.programmes.programme import Programme, Selection
-from ops.diseases.calcium import DEFAULT_POLICY, VERSION, CalciumPolicy, increment_too_wide, measure
-from ops.diseases.calcium_scan import (
+from ops.diseases.calcium.measurement import DEFAULT_POLICY, VERSION, CalciumPolicy, increment_too_wide, measure
+from ops.diseases.calcium.scan import (
     Gating,
     GatingDecision,
     Header,
@@ -25,8 +25,8 @@ from ops.diseases.calcium_scan import (
     spectral_image,
     text,
 )
-from ops.diseases.calcium_scores import weight_edges
-from ops.diseases.calcium_territories import heart_centre
+from ops.diseases.calcium.scores import weight_edges
+from ops.diseases.calcium.territories import heart_centre
 from ops.inference.locate import heart_verdict
 from ops.measure.errors import OutOfModelRangeError
 from ops.pictures import calcium_picture, png

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.programmes.programme import CanarySet
-from ops.diseases.calcium_scores import category
+from ops.diseases.calcium.scores import category
 from tasks.simulate import simulate_study
 
 LOG_TOLERANCE = 0.5

@@ -1,4 +1,4 @@
-"""The simulated anatomy of each programme but calcium, whose chest is a protocol's and not a study's (`scan`)."""
+"""The simulated anatomy of each programme but calcium, whose chest is a protocol's and not a study's (`chest.scan`)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ops.phantoms.study import SimulatedStudy
 
 # Programme → module of this package with a function ``sample_study(rng) -> SimulatedStudy``.
 ANATOMIES = {
-    "aneurysm": "circle_of_willis",
-    "cardiac": "short_axis",
-    "coronary": "coronary_tree",
-    "echo": "left_ventricle",
-    "fibrosis": "liver",
-    "fracture": "radiographs",
-    "haemorrhage": "bleeds",
-    "liver_lesion": "liver_lesions",
-    "stroke": "ischaemia",
+    "aneurysm": "head.circle_of_willis",
+    "cardiac": "heart.short_axis",
+    "coronary": "heart.coronary_tree",
+    "echo": "heart.left_ventricle",
+    "fibrosis": "liver.abdomen",
+    "fracture": "bones.radiographs",
+    "haemorrhage": "head.bleeds",
+    "liver_lesion": "liver.lesions",
+    "stroke": "head.ischaemia",
 }
 
 

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ops.phantoms.chest.thorax import maps, thorax
 from ops.phantoms.labels import TERRITORY_LABELS, Tissue
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.thorax import maps, thorax
 from ops.volume import Grid
 
 Uint8Array = npt.NDArray[np.uint8]

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.aneurysm import measure
-from ops.phantoms.cerebral_arteries import sample_circle, sample_sites
-from ops.phantoms.head import sample_head
+from ops.diseases.aneurysm.measurement import measure
+from ops.phantoms.head.anatomy import sample_head
+from ops.phantoms.head.cerebral_arteries import sample_circle, sample_sites
 from ops.phantoms.lattice import centred_grid
 from ops.phantoms.participant import sample_participant
 from tests.accuracy.draw import Draw

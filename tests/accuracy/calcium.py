@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ops.diseases.calcium_scores import agatston, find_calcium, mass_score, volume_score, weight_edges
-from ops.phantoms.calcification import Deposit, coronary_calcium
-from ops.phantoms.hounsfield import calcium_hu
+from ops.diseases.calcium.scores import agatston, find_calcium, mass_score, volume_score, weight_edges
+from ops.phantoms.chest.calcification import Deposit, coronary_calcium
+from ops.phantoms.chest.hounsfield import calcium_hu
+from ops.phantoms.chest.protocol import Protocol
+from ops.phantoms.chest.scan import COARSE, Scan, simulate_scan
+from ops.phantoms.chest.thorax import Thorax, thorax
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.protocol import Protocol
-from ops.phantoms.scan import COARSE, Scan, simulate_scan
-from ops.phantoms.thorax import Thorax, thorax
 from ops.volume import Grid
 from tests.accuracy.draw import Draw
 

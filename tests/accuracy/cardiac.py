@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ops.diseases.cardiac import measure_aorta, measure_cine, measure_scar
-from ops.diseases.cardiac_scar import ScarPolicy
+from ops.diseases.cardiac.measurement import measure_aorta, measure_cine, measure_scar
+from ops.diseases.cardiac.scar import ScarPolicy
 from ops.measure.record import MeasurementRecord
-from ops.phantoms.aortic_tube import AorticTube
-from ops.phantoms.beating_heart import Heart
-from ops.phantoms.participant import sample_participant
-from ops.phantoms.short_axis import (
+from ops.phantoms.heart.aortic_tube import AorticTube
+from ops.phantoms.heart.beating_heart import Heart
+from ops.phantoms.heart.short_axis import (
     LGE_SIGNAL,
     fractions,
     heart_frame,
@@ -26,6 +25,7 @@ from ops.phantoms.short_axis import (
     sample_scar,
     short_axis_grid,
 )
+from ops.phantoms.participant import sample_participant
 from tests.accuracy.draw import Draw
 
 # Pixel and slice distance in mm, slices without a gap.

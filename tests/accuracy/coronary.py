@@ -6,9 +6,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases import coronary, plaque
+from ops.diseases.coronary import measurement as coronary
+from ops.diseases.coronary import plaque
 from ops.measure.record import MeasurementRecord
-from ops.phantoms.coronary_tree import Vessel, lumen_labels, sample_attenuation, sample_vessel, scan_vessel, wall_labels
+from ops.phantoms.heart.coronary_tree import (
+    Vessel,
+    lumen_labels,
+    sample_attenuation,
+    sample_vessel,
+    scan_vessel,
+    wall_labels,
+)
 from tests.accuracy.draw import Draw
 
 RESOLUTIONS_MM = (0.3, 0.4, 0.6)

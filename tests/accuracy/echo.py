@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.echo import EchoClip, Subject, clip_grid, measure
-from ops.phantoms.chambers import BeatingHeart, sample_heart
-from ops.phantoms.left_ventricle import View, clip_times, paint_labels, truths, view_plane
-from ops.phantoms.ultrasound import Sector
+from ops.diseases.echo.measurement import EchoClip, Subject, clip_grid, measure
+from ops.phantoms.heart.chambers import BeatingHeart, sample_heart
+from ops.phantoms.heart.left_ventricle import View, clip_times, paint_labels, truths, view_plane
+from ops.phantoms.heart.ultrasound import Sector
 from ops.volume import Volume
 from tests.accuracy.draw import Draw
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.fibrosis import measure
-from ops.diseases.liver_surface import surface_nodularity
+from ops.diseases.fibrosis.liver_surface import surface_nodularity
+from ops.diseases.fibrosis.measurement import measure
 from ops.measure.errors import NotEvaluableError
 from ops.phantoms.lattice import centred_grid
-from ops.phantoms.liver import Body, UpperAbdomen, bodies, label_map, paint, sample_abdomen
+from ops.phantoms.liver.abdomen import Body, UpperAbdomen, bodies, label_map, paint, sample_abdomen
 from ops.phantoms.noise import correlated_noise, kernel_blur
 from ops.phantoms.participant import sample_participant
 from ops.volume import Grid, Volume

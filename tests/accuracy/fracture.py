@@ -21,16 +21,16 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.special import expit, ndtr
 
-from ops.diseases.fracture import View, fuse, measure
+from ops.diseases.fracture.measurement import View, fuse, measure
 from ops.metrics.classification import auc
 from ops.metrics.detection import HitPolicy, Matches, ScoredBoxes, average_precision, match, rank
 from ops.metrics.froc import froc
-from ops.phantoms.hip import Hip, sample_hip
+from ops.phantoms.bones.hip import Hip, sample_hip
+from ops.phantoms.bones.projection import Projection, ray_sum
+from ops.phantoms.bones.radiographs import TECHNIQUES, fracture_box
+from ops.phantoms.bones.wrist import Wrist, sample_wrist
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.projection import Projection, ray_sum
-from ops.phantoms.radiographs import TECHNIQUES, fracture_box
 from ops.phantoms.sdf import Array, Points
-from ops.phantoms.wrist import Wrist, sample_wrist
 from tests.accuracy.draw import Draw
 
 IMAGES = (100, 300)

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.haemorrhage import MidlineLandmarks, measure
-from ops.phantoms.bleeds import (
+from ops.diseases.haemorrhage.measurement import MidlineLandmarks, measure
+from ops.phantoms.head.anatomy import MONRO, Head, sample_head
+from ops.phantoms.head.bleeds import (
     SUBTYPE_LABELS,
     Bleed,
     Intraparenchymal,
@@ -22,7 +23,6 @@ from ops.phantoms.bleeds import (
     sample_bleed,
     true_volumes,
 )
-from ops.phantoms.head import MONRO, Head, sample_head
 from ops.phantoms.lattice import centred_grid
 from ops.phantoms.participant import sample_participant
 from ops.volume import Grid

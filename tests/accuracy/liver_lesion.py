@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.liver_lesion import measure
+from ops.diseases.liver_lesion.measurement import measure
 from ops.phantoms.lattice import centred_grid
-from ops.phantoms.liver_lesions import label_map, sample_lesion
+from ops.phantoms.liver.lesions import label_map, sample_lesion
 from tests.accuracy.draw import Draw
 
 RESOLUTIONS = {

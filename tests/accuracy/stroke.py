@@ -14,11 +14,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ops.diseases.perfusion import perfusion_maps
-from ops.diseases.stroke import measure_ctp, measure_dwi
+from ops.diseases.stroke.measurement import measure_ctp, measure_dwi
+from ops.diseases.stroke.perfusion import perfusion_maps
 from ops.measure.record import MeasurementRecord
-from ops.phantoms.head import Head, sample_head
-from ops.phantoms.ischaemia import (
+from ops.phantoms.head.anatomy import Head, sample_head
+from ops.phantoms.head.ischaemia import (
     Circulation,
     Shares,
     Stroke,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from skimage.measure import label, regionprops
 
-from ops.diseases.calcium_scores import WEIGHT_EDGES, agatston, find_calcium
+from ops.diseases.calcium.scores import WEIGHT_EDGES, agatston, find_calcium
 from ops.volume import Grid, Volume
 from tests.benchmarks.timing import best_of
 

@@ -11,9 +11,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from scipy.spatial.distance import pdist
 from skimage.measure import marching_cubes
 
-from ops.diseases.aneurysm import measure
+from ops.diseases.aneurysm.measurement import measure
 from ops.volume import Grid, Volume
-from tests.ops.diseases.sacs import side_wall_labels
+from tests.ops.diseases.aneurysm.sacs import side_wall_labels
 
 SHAPE, SPACING = (300, 512, 512), (0.5, 0.4, 0.4)
 

@@ -11,12 +11,12 @@ from scipy import ndimage
 from skimage.measure import regionprops, regionprops_table
 from skimage.segmentation import find_boundaries
 
-from ops.diseases.cardiac import measure_aorta, measure_cine, measure_scar
-from ops.diseases.cardiac_scar import ScarPolicy
-from ops.diseases.cardiac_volumes import Structure
-from ops.phantoms.aortic_tube import AorticTube
-from ops.phantoms.beating_heart import Heart, Scar, filling_curve
-from ops.phantoms.short_axis import (
+from ops.diseases.cardiac.measurement import measure_aorta, measure_cine, measure_scar
+from ops.diseases.cardiac.scar import ScarPolicy
+from ops.diseases.cardiac.volumes import Structure
+from ops.phantoms.heart.aortic_tube import AorticTube
+from ops.phantoms.heart.beating_heart import Heart, Scar, filling_curve
+from ops.phantoms.heart.short_axis import (
     LGE_SIGNAL,
     fractions,
     heart_frame,

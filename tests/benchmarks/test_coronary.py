@@ -12,9 +12,10 @@ import pytest
 from scipy import ndimage
 from skimage.filters import frangi
 
-from ops.diseases import coronary, plaque
+from ops.diseases.coronary import measurement as coronary
+from ops.diseases.coronary import plaque
 from ops.measure.vesselness import frangi_vesselness
-from ops.phantoms.coronary_tree import Attenuation, lumen_labels, paint_vessel, sample_vessel, wall_labels
+from ops.phantoms.heart.coronary_tree import Attenuation, lumen_labels, paint_vessel, sample_vessel, wall_labels
 from ops.volume import Grid, Volume
 
 CROP = (80, 160, 160)

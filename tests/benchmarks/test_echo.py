@@ -11,10 +11,10 @@ import pytest
 from skimage.measure import label, regionprops
 from skimage.transform import rotate
 
-from ops.diseases.echo import EchoClip, Subject, clip_grid, measure
-from ops.phantoms.chambers import sample_heart
-from ops.phantoms.left_ventricle import View, clip_times, paint_labels, view_plane
-from ops.phantoms.ultrasound import Sector
+from ops.diseases.echo.measurement import EchoClip, Subject, clip_grid, measure
+from ops.phantoms.heart.chambers import sample_heart
+from ops.phantoms.heart.left_ventricle import View, clip_times, paint_labels, view_plane
+from ops.phantoms.heart.ultrasound import Sector
 from ops.volume import Volume
 from tests.benchmarks.timing import best_of
 

@@ -10,10 +10,10 @@ import pytest
 from scipy import ndimage
 from skimage.measure import regionprops
 
-from ops.diseases.fibrosis import measure
+from ops.diseases.fibrosis.measurement import measure
 from ops.measure.record import MeasurementRecord
-from ops.phantoms.liver import Body, UpperAbdomen, label_map, paint
-from ops.phantoms.liver_shape import Liver, Spleen
+from ops.phantoms.liver.abdomen import Body, UpperAbdomen, label_map, paint
+from ops.phantoms.liver.shape import Liver, Spleen
 from ops.volume import Grid, Volume
 from tests.benchmarks.timing import best_of
 

@@ -9,10 +9,10 @@ import pytest
 from scipy import ndimage
 from skimage.measure import label, regionprops
 
-from ops.diseases.haemorrhage import measure
-from ops.diseases.haemorrhage_detection import find_haemorrhage
-from ops.phantoms.bleeds import Extradural, HeadScan, Intraparenchymal, simulate_head_ct
-from ops.phantoms.head import head_grid, sample_head
+from ops.diseases.haemorrhage.detection import find_haemorrhage
+from ops.diseases.haemorrhage.measurement import measure
+from ops.phantoms.head.anatomy import head_grid, sample_head
+from ops.phantoms.head.bleeds import Extradural, HeadScan, Intraparenchymal, simulate_head_ct
 from ops.phantoms.participant import sample_participant
 from ops.volume import Volume
 from tests.benchmarks.timing import best_of

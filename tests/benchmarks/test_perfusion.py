@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from scipy.linalg import circulant, svd
 
-from ops.diseases.perfusion import BLOOD_PER_GRAM, Deconvolution, deconvolution, deconvolve
-from ops.phantoms.ischaemia import Circulation, TissuePerfusion
+from ops.diseases.stroke.perfusion import BLOOD_PER_GRAM, Deconvolution, deconvolution, deconvolve
+from ops.phantoms.head.ischaemia import Circulation, TissuePerfusion
 
 SHAPE, N_TIMES = (16, 256, 256), 45
 TIMES = np.arange(N_TIMES) * 1.5

@@ -9,7 +9,7 @@ import pytest
 
 from flows.programmes.calcium import accept, is_sharp_kernel
 from flows.programmes.programme import Selection
-from ops.diseases.calcium_scan import Gating, ScanFacts
+from ops.diseases.calcium.scan import Gating, ScanFacts
 from ops.verdict import ResultStatus, VerdictStatus
 from ops.volume import Grid
 from storage.records import SeriesRecord, VerdictRecord

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from flows.programmes import load_programme
-from ops.diseases.calcium import CalciumPolicy
+from ops.diseases.calcium.measurement import CalciumPolicy
 
 
 def test_policy_survives_json() -> None:

@@ -23,7 +23,7 @@ from flows.reclassification import (
 )
 from flows.report import number
 from ops.agreement import limits_of_agreement
-from ops.diseases.calcium_scores import CATEGORIES, category
+from ops.diseases.calcium.scores import CATEGORIES, category
 from ops.verdict import ResultStatus
 from storage.ledger import Ledger
 from storage.records import Measurement, ResultRecord, case_id

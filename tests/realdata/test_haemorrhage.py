@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from ops.diseases.haemorrhage_detection import find_haemorrhage
+from ops.diseases.haemorrhage.detection import find_haemorrhage
 from ops.volume import Grid, Volume
 
 pytestmark = pytest.mark.realdata

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ops.diseases.diffusion import ADC_UNITS, DiffusionPolicy, dwi_core
-from ops.diseases.stroke import measure_dwi
+from ops.diseases.stroke.diffusion import ADC_UNITS, DiffusionPolicy, dwi_core
+from ops.diseases.stroke.measurement import measure_dwi
 from ops.verdict import ResultStatus
 from ops.volume import Grid, Volume
 

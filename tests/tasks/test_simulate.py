@@ -8,10 +8,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from ops.phantoms.dicom import dicom_series, dose_report
-from ops.phantoms.dicom_common import Identity
+from ops.phantoms.chest.protocol import Protocol
+from ops.phantoms.dicom.chest import dicom_series, dose_report
+from ops.phantoms.dicom.common import Identity
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.protocol import Protocol
 from ops.volume import Grid, Volume
 from tasks.simulate import REFUSALS, _kind, simulate_study, write_study, write_truth
 

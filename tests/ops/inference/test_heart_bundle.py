@@ -7,11 +7,11 @@ import pytest
 
 from ops.inference.locate import HeartLocation, heart_verdict, locate_territories
 from ops.inference.onnx import OnnxPredictor
+from ops.phantoms.chest.protocol import gated_protocol
+from ops.phantoms.chest.scan import simulate_scan
+from ops.phantoms.chest.thorax import Thorax, label_map, thorax
 from ops.phantoms.labels import TERRITORY_LABELS
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.protocol import gated_protocol
-from ops.phantoms.scan import simulate_scan
-from ops.phantoms.thorax import Thorax, label_map, thorax
 from ops.training.anatomy import HEART_CLASSES
 from ops.volume import Grid, Volume
 from storage.models import list_bundles, load_bundle

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ops.phantoms.chest.thorax import Thorax, thorax
 from ops.phantoms.participant import sample_participant
-from ops.phantoms.thorax import Thorax, thorax
 from ops.volume import Grid
 
 

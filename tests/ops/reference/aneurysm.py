@@ -10,7 +10,7 @@ import trimesh
 from scipy import ndimage
 from skimage.measure import marching_cubes, mesh_surface_area
 
-from ops.diseases.aneurysm_geometry import (
+from ops.diseases.aneurysm.geometry import (
     HEMISPHERE_FACTOR,
     aspect_ratio,
     bottleneck_factor,
@@ -19,10 +19,10 @@ from ops.diseases.aneurysm_geometry import (
     sac_geometry,
     undulation_index,
 )
-from ops.diseases.aneurysm_risk import elapss, phases, size_class
+from ops.diseases.aneurysm.risk import elapss, phases, size_class
 from ops.measure.surface import sphericity, surface_mesh
 from ops.volume import Grid
-from tests.ops.diseases.sacs import cap_truth, ellipsoid_cap, half_spheroid_area, hemisphere_mesh
+from tests.ops.diseases.aneurysm.sacs import cap_truth, ellipsoid_cap, half_spheroid_area, hemisphere_mesh
 from tests.ops.reference.expect import Case, Check, check
 
 POPULATIONS = {"NA_EU": "europe", "NA_CN_EU": "china", "JP": "japan", "FI": "finland"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ops.diseases.calcium_risk import RiskFactors, mesa_bucket, mesa_references, mesa_risk
-from ops.diseases.calcium_scores import (
+from ops.diseases.calcium.risk import RiskFactors, mesa_bucket, mesa_references, mesa_risk
+from ops.diseases.calcium.scores import (
     DEFAULT_POLICY,
     WEIGHT_EDGES,
     ScorePolicy,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ops.diseases.aorta import distensibility
-from ops.diseases.cardiac_volumes import myocardial_mass_g, slice_sum_volume_ml
+from ops.diseases.cardiac.aorta import distensibility
+from ops.diseases.cardiac.volumes import myocardial_mass_g, slice_sum_volume_ml
 from tests.ops.reference.expect import Case, Check, check
 
 MM2_PER_CM2, MM_PER_CM = 100.0, 10.0

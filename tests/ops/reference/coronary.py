@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ops.diseases.cad_rads import cad_rads_category
-from ops.diseases.stenosis import circular_area_stenosis, diameter_stenosis
+from ops.diseases.coronary.cad_rads import cad_rads_category
+from ops.diseases.coronary.stenosis import circular_area_stenosis, diameter_stenosis
 from ops.measure.vesselness import frangi_vesselness, hessian, symmetric_eigenvalues
 from ops.volume import Grid, Volume
 from tests.ops.reference.expect import Case, Check, check

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ops.diseases.fracture import weighted_box_fusion
+from ops.diseases.fracture.measurement import weighted_box_fusion
 from ops.metrics.detection import (
     HitPolicy,
     Ranking,

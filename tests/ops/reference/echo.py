@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ops.diseases.echo_formulae import (
+from ops.diseases.echo.formulae import (
     ejection_fraction,
     longitudinal_strain,
     lv_mass_area_length_g,

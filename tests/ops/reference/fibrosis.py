@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ops.diseases.fibrosis_markers import fib4, lsvr, lsvr_cirrhosis
-from ops.diseases.liver_surface import TENTHS_PER_MM, mean_deviation
+from ops.diseases.fibrosis.liver_surface import TENTHS_PER_MM, mean_deviation
+from ops.diseases.fibrosis.markers import fib4, lsvr, lsvr_cirrhosis
 from tests.ops.reference.expect import Case, Check, check
 
 

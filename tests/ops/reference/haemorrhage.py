@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ops.diseases.haemorrhage_scores import abc_over_2, ellipsoid_volume, ich_score, modified_fisher
+from ops.diseases.haemorrhage.scores import abc_over_2, ellipsoid_volume, ich_score, modified_fisher
 from tests.ops.reference.expect import Case, Check, check
 
 

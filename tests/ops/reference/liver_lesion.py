@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ops.diseases.li_rads import MajorFeatures, li_rads
-from ops.diseases.recist import target_response
+from ops.diseases.liver_lesion.li_rads import MajorFeatures, li_rads
+from ops.diseases.liver_lesion.recist import target_response
 from ops.measure.diameters import in_plane_diameters
 from tests.ops.reference.expect import Case, Check, check
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ops.diseases.diffusion import adc_map
-from ops.diseases.perfusion import deconvolution, deconvolve
-from ops.diseases.stroke_scores import defuse3_eligible
-from ops.phantoms.ischaemia import Circulation, TissuePerfusion
+from ops.diseases.stroke.diffusion import adc_map
+from ops.diseases.stroke.perfusion import deconvolution, deconvolve
+from ops.diseases.stroke.scores import defuse3_eligible
+from ops.phantoms.head.ischaemia import Circulation, TissuePerfusion
 from tests.ops.reference.expect import Case, Check, check
 
 TIMES = np.arange(0.0, 60.0)
