@@ -144,7 +144,7 @@ def _settings(values: Values) -> dict[str, str]:
         "POPSCAN_HOME": HOME,
         "POPSCAN_INBOX": INBOX,
         "POPSCAN_STORE": values.store,
-        "POPSCAN_SCHEDULER": "tcp://popscan-scheduler:8786",
+        "POPSCAN_CLUSTER": "tcp://popscan-scheduler:8786",
         "PREFECT_API_URL": "http://popscan-prefect:4200/api",
         "PREFECT_HOME": f"{TEMPORARY}/prefect",
     }

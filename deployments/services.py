@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from deployments.deploy import POOLS
 from deployments.prefect_server import PREFECT_ENVIRONMENT
-from flows.settings import HEARTBEAT_SECONDS, Settings, available_cores
+from flows.settings import DASK_CONFIG, HEARTBEAT_SECONDS, THREADS_PER_GPU, Settings, available_cores
 
 LOOPBACK = "127.0.0.1"
 
@@ -90,15 +90,14 @@ def environment(settings: Settings) -> dict[str, str]:
     ours = {
         "POPSCAN_HOME": str(home),
         "POPSCAN_INBOX": str(settings.inbox_folder),
-        "POPSCAN_SCHEDULER": scheduler_url(settings),
+        "POPSCAN_CLUSTER": scheduler_url(settings),
         "POPSCAN_REPORT_URL": settings.report_url or f"http://{LOOPBACK}:{settings.report_port}/reports",
         "PREFECT_API_URL": prefect_url(settings),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_UI_API_URL": prefect_url(settings),  # else the browser is told port 4200
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{LOOPBACK}:{settings.prefect_port}",  # else any page may post
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECONDS),  # by which the sweep tells the dead
-        # The first death of a worker already hands its cases back: the executor finds out which of them is to blame.
-        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+        **{f"DASK_{name.replace('.', '__').replace('-', '_').upper()}": str(v) for name, v in DASK_CONFIG.items()},
     }
     ours |= {f"POPSCAN_{name.upper()}": place for name, place in settings.absolute_places().items()}
     if settings.prefect_database:
@@ -131,25 +130,29 @@ def _dask(settings: Settings) -> list[Service]:
         Service(
             "dask-scheduler", _python("distributed.cli.dask_scheduler", *scheduler, *dashboard), settings.scheduler_port
         ),
-        Service("dask-workers", _dask_workers(settings)),
+        *_dask_workers(settings),
     ]
 
 
-def _dask_workers(settings: Settings) -> tuple[str, ...]:
-    """One process per GPU where there are GPUs, else one per core; a nanny replaces one that dies."""
-    if _has_gpu():
-        return _python("dask", "cuda", "worker", scheduler_url(settings), "--host", LOOPBACK, "--resources", "GPU=1")
-    workers = settings.workers or available_cores()
+def _dask_workers(settings: Settings) -> list[Service]:
+    """One process per GPU, and one per remaining core; a nanny replaces one that dies."""
+    cores, found = settings.workers or available_cores(), []
     here = ("--host", LOOPBACK, "--no-dashboard")
-    return _python(
-        "distributed.cli.dask_worker", scheduler_url(settings), "--nworkers", workers, "--nthreads", 1, *here
-    )
+    if gpus := _gpu_count():
+        threads = ("--nthreads", THREADS_PER_GPU, "--resources", "GPU=1", "--host", LOOPBACK)
+        found.append(Service("dask-gpu-workers", _python("dask", "cuda", "worker", scheduler_url(settings), *threads)))
+        cores -= THREADS_PER_GPU * gpus
+    if cores > 0:
+        many = ("--nworkers", cores, "--nthreads", 1, *here)
+        command = _python("distributed.cli.dask_worker", scheduler_url(settings), *many)
+        found.append(Service("dask-workers", command))
+    return found
 
 
-def _has_gpu() -> bool:
+def _gpu_count() -> int:
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.device_count()
 
 
 def _python(module: str, *arguments: object) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ Cpu = Annotated[str, Field(pattern=r"^([1-9][0-9]*m|[0-9]+(\.[0-9]+)?)$", coerce
 Bytes = Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")]
 """Memory or disk with a binary unit, e.g. 8Gi."""
 
-SET_BY_THE_MANIFESTS = ("home", "inbox", "ledger", "prefect_database", "store", "scheduler")
+SET_BY_THE_MANIFESTS = ("home", "inbox", "ledger", "prefect_database", "store", "cluster")
 """Settings that follow from other values."""
 
 

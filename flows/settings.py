@@ -20,6 +20,21 @@ HEARTBEAT_SECONDS = 30
 """How often a flow run tells Prefect that it is alive."""
 
 
+THREADS_PER_GPU = 4
+"""One of them computes on the GPU at a time; the others read, decode and write for the cases before and after it."""
+
+DASK_CONFIG: dict[str, Any] = {
+    # The first death of a worker already hands its cases back: the executor finds out which of them is to blame.
+    "distributed.scheduler.allowed-failures": 0,
+    # A case's volumes are needed again within seconds. Writing them to disk costs more than holding new cases back.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": 0.85,
+    "distributed.worker.memory.terminate": 0.95,
+}
+"""Dask's own settings wherever Popscan starts schedulers and workers; a worker's limit is its share of the machine."""
+
+
 class Settings(BaseSettings):
     """How Popscan runs on this machine; every field is ``POPSCAN_<FIELD>`` in the environment."""
 
@@ -32,14 +47,13 @@ class Settings(BaseSettings):
         default=None, description="Ledger database, postgresql+psycopg://…; default SQLite in the home."
     )
     store: str | None = Field(default=None, description="Volumes and pictures elsewhere, e.g. s3://bucket/prefix.")
-    scheduler: str | None = Field(
-        default=None, description="Address of a Dask scheduler; default a cluster in this process."
+    cluster: str = Field(
+        default="threads",
+        pattern=r"^(threads|processes|gpus|[a-z]+://.+)$",
+        description="Where cases are computed: threads, processes or gpus here, or a Dask scheduler's address.",
     )
     workers: int | None = Field(
         default=None, ge=1, description="Cases computed side by side here; default one per core."
-    )
-    processes: bool = Field(
-        default=False, description="Local workers as processes, which survive a crash of one of them."
     )
     window: int | None = Field(default=None, ge=1, description="Most cases in flight; default from the cluster's size.")
     batch_size: int = Field(default=500, ge=1, description="Cases per Prefect task run.")
@@ -96,6 +110,11 @@ class Settings(BaseSettings):
                 'e.g. {"calcium": {"assumed_kvp": 120}}'
             )
         return options
+
+    @property
+    def scheduler(self) -> str | None:
+        """Address of a Dask scheduler that is there already; None where a cluster is made here."""
+        return self.cluster if "://" in self.cluster else None
 
     @property
     def inbox_folder(self) -> Path:

@@ -197,7 +197,7 @@ def address_problems(manifests: list[Manifest]) -> list[str]:
         for port in manifest["spec"]["ports"]
     }
     settings = _settings(manifests)
-    addresses = [settings[name].split("//")[1].split("/")[0] for name in ("PREFECT_API_URL", "POPSCAN_SCHEDULER")]
+    addresses = [settings[name].split("//")[1].split("/")[0] for name in ("PREFECT_API_URL", "POPSCAN_CLUSTER")]
     pairs = [(host, int(port)) for host, _, port in (address.partition(":") for address in addresses)]
     return [f"no Service answers at {host}:{port}" for host, port in pairs if (host, port) not in ports]
 

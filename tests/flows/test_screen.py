@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def run(scheduler: str, retry_quarantined: bool = False, **settings: Any) -> dict[str, Any]:
     """Screen with these settings."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"scheduler": scheduler, **settings}.items():
+        for name, value in {"cluster": scheduler, **settings}.items():
             patch.setenv(f"POPSCAN_{name.upper()}", str(value))
         summary: Any = screen("mean", retry_quarantined)
     return summary

@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.setenv("POPSCAN_BATCH_SIZE", str(BATCH))
     monkeypatch.setenv(LOG, str(tmp_path / "computed"))
     with SubprocessCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster:
-        monkeypatch.setenv("POPSCAN_SCHEDULER", cluster.scheduler_address)
+        monkeypatch.setenv("POPSCAN_CLUSTER", cluster.scheduler_address)
         yield Home.at(tmp_path / "home")
 
 
