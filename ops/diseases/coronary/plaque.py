@@ -1,13 +1,12 @@
 """Coronary plaque on CT angiography: plaque is the wall without the lumen (SPEC §2).
 
 HU bands, volumes, burden, remodelling, high-risk features and the attenuation of the fat around the right coronary
-artery. All of them move with tube voltage and lumen enhancement, which are stored with every result. Evidence marks:
-[R] recalled from the literature, [S] secondary source, [U] uncertain.
+artery; the definitions are in `plaque_formulae`. All of them move with tube voltage and lumen enhancement, which are
+stored with every result. Evidence marks: [R] recalled from the literature, [S] secondary source, [U] uncertain.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -18,6 +17,17 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from ops.diseases.coronary.measurement import COURSES, course_points, refuse_when_all_failed
+from ops.diseases.coronary.plaque_formulae import (
+    COMPONENTS,
+    BandSet,
+    components,
+    fat_attenuation_index,
+    is_high_attenuation,
+    is_high_risk,
+    plaque_burden,
+    plaque_class,
+    remodelling_index,
+)
 from ops.diseases.coronary.stenosis import StenosisPolicy, local_line, reference_sizes, runs
 from ops.diseases.coronary.vessel_course import (
     Course,
@@ -32,7 +42,7 @@ from ops.diseases.coronary.vessel_course import (
 from ops.measure.centreline import CentrelinePolicy
 from ops.measure.checks import require_label_map, require_not_empty, require_same_grid
 from ops.measure.diameters import feret_diameter
-from ops.measure.errors import NotEvaluableError, OutOfModelRangeError
+from ops.measure.errors import NotEvaluableError
 from ops.measure.record import MeasurementRecord
 from ops.measure.sections import centred_sections
 from ops.measure.value import MeasuredValue
@@ -44,28 +54,14 @@ VERSION = "1"
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-BandSet = Literal["A", "motoyama"]
-
-# Components from dense to light, for whole HU. Set "A": low attenuation < 30, fibro-fatty 30–130, fibrous 131–350,
-# calcified > 350, a widely used software set [R]. "motoyama": low attenuation ≤ 30, intermediate 30–150, calcified
-# ≥ 220; what lies between 150 and 220 has no name there [R].
-COMPONENTS: dict[BandSet, tuple[str, ...]] = {
-    "A": ("low_attenuation", "fibro_fatty", "fibrous", "calcified"),
-    "motoyama": ("low_attenuation", "intermediate", "unclassified", "calcified"),
-}
 # Voxels of low attenuation beside calcium are none: their HU is that of two tissues or of the kernel's undershoot.
 PARTIAL_VOLUME = "partial_volume"
 
 POSITIVE_REMODELLING = 1.1  # inclusive; "positive remodelling > 10 %" [S]
 SPOTTY_MM = 3.0  # exclusive, CAD-RADS 2.0 [R]
-HIGH_RISK_FEATURES = 2  # of four, inclusive, CAD-RADS 2.0 [R]
-# Oikonomou 2018, Lancet 392:929 [R].
-FAT_HU = (-190.0, -30.0)  # inclusive
+# Around the proximal right coronary artery (Oikonomou 2018 [R]).
 FAT_SEGMENT_MM = (10.0, 50.0)
-FAT_HIGH_HU = -70.1  # inclusive
 FAT_ARTERY = "RCA"
-FAT_KVP = 120.0  # at other tube voltages the same fat has other HU: the cut-off says nothing there
-KVP_TOLERANCE = 0.5
 SHORTEST_LESION_MM = 2.0
 WALL_REACH = 2.5  # of the largest radius of the lumen
 FAT_MARGIN_MM = 3.0
@@ -133,126 +129,6 @@ class PlaquePolicy:
 
 
 DEFAULT_POLICY = PlaquePolicy()
-
-
-def components(hu: npt.ArrayLike, bands: BandSet = "A") -> npt.NDArray[np.int64]:
-    """Component of each HU value: index into ``COMPONENTS[bands]``.
-
-    Raises
-    ------
-    NotEvaluableError
-        ``not_finite``.
-    """
-    value = _finite(hu)
-    steps = (value >= 30, value >= 131, value > 350) if bands == "A" else (value > 30, value > 150, value >= 220)
-    return np.asarray(sum(step.astype(np.int64) for step in steps))
-
-
-def _finite(hu: npt.ArrayLike) -> FloatArray:
-    values = np.asarray(hu, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise NotEvaluableError("not_finite", "HU values must be finite numbers")
-    return values
-
-
-def plaque_burden(vessel_area: float, lumen_area: float) -> float:
-    """Plaque burden (vessel − lumen)/vessel × 100 in % of one section [R].
-
-    Raises
-    ------
-    NotEvaluableError
-        ``invalid_area``: not finite, no vessel, or a lumen that is negative or larger than the vessel.
-    """
-    if not (math.isfinite(vessel_area) and vessel_area > 0 and 0 <= lumen_area <= vessel_area):
-        detail = f"areas must satisfy 0 ≤ lumen ({lumen_area:g}) ≤ vessel ({vessel_area:g} mm²), with a vessel"
-        raise NotEvaluableError("invalid_area", detail)
-    return 100 * (vessel_area - lumen_area) / vessel_area
-
-
-def remodelling_index(lesion: float, proximal: float | None, distal: float | None = None) -> float:
-    """Vessel size at the lesion over the mean of its proximal and distal references, areas or diameters [R].
-
-    Raises
-    ------
-    NotEvaluableError
-        ``no_healthy_reference``; ``invalid_vessel_size`` for a size that is not finite and positive.
-    """
-    sides = [side for side in (proximal, distal) if side is not None]
-    if not sides:
-        raise NotEvaluableError("no_healthy_reference", "there is healthy vessel on neither side of the lesion")
-    if not all(math.isfinite(size) and size > 0 for size in (lesion, *sides)):
-        raise NotEvaluableError("invalid_vessel_size", f"vessel sizes must be finite and positive: {lesion}, {sides}")
-    return lesion / (sum(sides) / len(sides))
-
-
-def plaque_class(calcified_share: float, class_fractions: tuple[float, float] | None) -> str:
-    """Return calcified, non_calcified or mixed by the calcified share of volume, 0–1; bounds as in `PlaquePolicy`.
-
-    Raises
-    ------
-    NotEvaluableError
-        ``not_classified`` without bounds: there is no consensus; ``invalid_share`` outside 0–1.
-    """
-    if class_fractions is None:
-        raise NotEvaluableError("not_classified", "no consensus fraction divides the classes; set class_fractions")
-    if not 0 <= calcified_share <= 1:
-        raise NotEvaluableError("invalid_share", f"a share of volume lies within 0–1, got {calcified_share}")
-    low, high = class_fractions
-    return "non_calcified" if calcified_share <= low else "calcified" if calcified_share >= high else "mixed"
-
-
-def is_high_risk(features: Mapping[str, bool | None]) -> bool:
-    """Tell whether at least two of the high-risk features are there (CAD-RADS 2.0 [R]).
-
-    Parameters
-    ----------
-    features
-        ``positive_remodelling``, ``low_attenuation``, ``spotty_calcification``, ``napkin_ring``; None = not known.
-
-    Raises
-    ------
-    NotEvaluableError
-        ``feature_not_read`` when the unknown ones decide; ``unknown_feature`` unless exactly the four are given.
-    """
-    names = ("positive_remodelling", "low_attenuation", "spotty_calcification", "napkin_ring")
-    if set(features) != set(names):
-        raise NotEvaluableError("unknown_feature", f"the features are {names}, got {sorted(features)}")
-    present = sum(bool(value) for value in features.values())
-    unknown = sorted(name for name, value in features.items() if value is None)
-    if present < HIGH_RISK_FEATURES <= present + len(unknown):
-        raise NotEvaluableError("feature_not_read", f"{present} features are present and {unknown} not known")
-    return present >= HIGH_RISK_FEATURES
-
-
-def fat_attenuation_index(hu: npt.ArrayLike) -> float:
-    """Mean HU of the fat among the voxels around a vessel, −190 to −30 HU inclusive (Oikonomou 2018 [R]).
-
-    Raises
-    ------
-    NotEvaluableError
-        ``no_fat`` when none is in that range; ``not_finite``.
-    """
-    values = _finite(hu)
-    fat = values[(values >= FAT_HU[0]) & (values <= FAT_HU[1])]
-    if len(fat) == 0:
-        raise NotEvaluableError("no_fat", f"no voxel around the vessel lies between {FAT_HU[0]:g} and {FAT_HU[1]:g} HU")
-    return float(fat.mean())
-
-
-def is_high_attenuation(index: float, kvp: float) -> bool:
-    """Tell whether a fat attenuation index at 120 kVp reaches −70.1 HU [R].
-
-    Raises
-    ------
-    OutOfModelRangeError
-        ``kvp_not_comparable`` at another tube voltage.
-    NotEvaluableError
-        ``not_finite``.
-    """
-    _finite(index)
-    if not abs(kvp - FAT_KVP) <= KVP_TOLERANCE:
-        raise OutOfModelRangeError("kvp_not_comparable", f"the cut-off holds at {FAT_KVP:g} kVp, the scan has {kvp:g}")
-    return index >= FAT_HIGH_HU
 
 
 def measure(

@@ -31,6 +31,8 @@ RV_OFFSET, RV_ANGLE = 0.8, math.radians(190)
 RV_LENGTH = 0.9  # of the LV cavity's
 # Where along the cavity the papillary muscles lie: from base 0 to apex 1.
 PAPILLARY_SPAN = (0.3, 0.72)
+# Gauss–Legendre quadrature along the right ventricle; enough for the kinks where the circles part.
+GAUSS_NODES, GAUSS_WEIGHTS = np.polynomial.legendre.leggauss(200)
 
 
 @dataclass(frozen=True)
@@ -245,11 +247,10 @@ class Phase:
 
     def crescent_volume(self, right: Bowl) -> float:
         """Volume in mm³ of ``right`` without the left ventricle: ∫ π R² minus the lens of two circles."""
-        nodes, weights = np.polynomial.legendre.leggauss(200)
-        h = right.base + (nodes + 1) / 2 * right.length
+        h = right.base + (GAUSS_NODES + 1) / 2 * right.length
         r, big = (np.sqrt(np.maximum(b.square_radius(h), 0)) for b in (self.epicardium, right))
         area = np.pi * big**2 - lens_area(r, big, self.right_offset(h))
-        return float((weights * area).sum() * right.length / 2)
+        return float((GAUSS_WEIGHTS * area).sum() * right.length / 2)
 
     @cached_property
     def atrium(self) -> Bowl:

@@ -5,14 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ops.diseases.coronary.plaque import (
+from ops.diseases.coronary.plaque import PlaquePolicy, measure
+from ops.diseases.coronary.plaque_formulae import (
     COMPONENTS,
-    PlaquePolicy,
     components,
     fat_attenuation_index,
     is_high_attenuation,
     is_high_risk,
-    measure,
     plaque_burden,
     plaque_class,
     remodelling_index,
