@@ -39,7 +39,7 @@ def row(group: Sequence[Draw]) -> Iterator[str]:
     """Cells of one quantity at one resolution."""
     pairs = [(draw.truth, draw.measured) for draw in group if draw.measured is not None]
     refused = Counter(draw.reason for draw in group if draw.measured is None)
-    truths = [draw.truth for draw in group]
+    truths = [round(draw.truth, 9) for draw in group]
     yield str(len(pairs))
     yield f"{min(truths):.3g} – {max(truths):.3g}"
     if pairs:

@@ -243,7 +243,8 @@ def bleed_box(head: Head, bleeds: Sequence[Bleed], step_mm: float = 4.0) -> tupl
     """Lowest and highest patient x, y, z that any of the bleeds reaches, with a margin of at least ``step_mm``."""
     grid = centred_grid(head.to_patient((0, 0, 10)), np.full(3, 230.0), (step_mm,) * 3)
     fields = head.fields(grid)
-    near = np.minimum.reduce([bleed.distance(fields) for bleed in bleeds]) < 2 * step_mm
+    # The thinning edge of a subdural bleed is weighted up to fourfold (`Subdural`): so are its distances here.
+    near = np.minimum.reduce([bleed.distance(fields) for bleed in bleeds]) < 4 * step_mm
     points = grid.index_to_patient(np.argwhere(fields.inside)[near])
     return points.min(axis=0) - step_mm, points.max(axis=0) + step_mm
 
