@@ -133,7 +133,9 @@ class Subdural:
             own = np.float32(_SIGN[self.side]) * fields.tissue_position[0]
             taper = 1 - ((y - 10) / np.float32(self.extent_mm)) ** 2
             callosum = (np.hypot((y - 1) / 44, (z - 2) / 30) - 1) * np.float32(34)
-            depth, wall = own - np.float32(0.8), np.maximum(8 - callosum, 2 - fields.tent)
+            # Down to the crista galli; in front of the petrous ridge the tentorium's height is no bound.
+            wall = np.maximum.reduce([8 - callosum, 2 - fields.tent, -25 - z])
+            depth = own - np.float32(0.8)
         else:
             taper = 1 - ((y - 42) / np.float32(self.extent_mm)) ** 2
             incisura = np.float32(20) - np.hypot(x, np.float32(0.75) * (y - 17))
