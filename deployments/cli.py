@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from deployments import changes, operate
+from deployments import bench, changes, operate
 from deployments.app import Json, UsageError, app, check_programme, load_settings, print_json
 
 if TYPE_CHECKING:
     from flows.settings import Settings
     from storage.records import ResultRecord
 
+app.command(bench.bench)
 app.command(changes.models)
 app.command(operate.lanes)
 

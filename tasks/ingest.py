@@ -21,7 +21,7 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -33,6 +33,7 @@ from ops.dicom.headers import InstanceHeader, UnreadableDicomError
 from ops.dicom.series import Repair, SeriesHeaders, group_into_series
 from ops.dicom.series_header import series_header
 from ops.dicom.uids import derive_uid
+from ops.spans import span
 from ops.verdict import Verdict, VerdictStatus
 from ops.volume import Volume
 from storage.ledger import Ledger
@@ -119,7 +120,7 @@ def ingest_files(
         warnings.simplefilter("ignore")
         run = _Run(ledger, volumes, reader, on_progress or (lambda _done, _total: None), total=len(names))
         pending: list[InstanceHeader] = []
-        for seen in scan(names, reader):
+        for seen in _spanned("read headers", scan(names, reader)):
             run.note(seen)
             if seen.header is None:
                 continue
@@ -131,6 +132,17 @@ def ingest_files(
         run.settle(pending)
         run.commit()
     return run.counts
+
+
+def _spanned(step: str, items: Iterable[Seen]) -> Iterator[Seen]:
+    """Yield ``items``, counting the time it takes to make them."""
+    iterator = iter(items)
+    while True:
+        with span(step):
+            item = next(iterator, None)
+        if item is None:
+            return
+        yield item
 
 
 def read_series(folder: str | Path) -> Volume:
@@ -207,7 +219,8 @@ class _Run:
     def commit(self) -> None:
         """Write what has gathered to the ledger, in one transaction."""
         if self._series or self._verdicts or self._rejected:
-            self._ledger.record_ingest(self._series, self._verdicts, self._rejected)
+            with span("commit"):
+                self._ledger.record_ingest(self._series, self._verdicts, self._rejected)
         self._series, self._verdicts, self._rejected = [], [], []
 
     def _advance(self, files: int) -> None:
@@ -323,9 +336,11 @@ class _Run:
         volume, verdict = self._volume(series, assessment)
         digest, key = None, None
         if volume is not None:
-            digest = pixel_digest(volume)
+            with span("digest"):
+                digest = pixel_digest(volume)
             key = f"{series.study_uid}/{series.series_uid}/{digest[:16]}"
-            self._volumes.write(key, volume, header)
+            with span("write volumes"):
+                self._volumes.write(key, volume, header)
         record = _series_record(series, header, digest, key)
         return record, _verdict_record(series.series_uid, series.study_uid, verdict)
 
@@ -333,7 +348,8 @@ class _Run:
         if assessment.verdict.refused:
             return None, assessment.verdict
         try:
-            return build_volume(series, assessment, self._reader.read), assessment.verdict
+            with span("decode"):
+                return build_volume(series, assessment, self._reader.read), assessment.verdict
         except (DecodeError, UnreadableDicomError) as error:
             return None, Verdict(VerdictStatus.REFUSED, "decode_failed", storable_text(f"{error}"))
 

@@ -14,6 +14,7 @@ from ops.inference.predictor import Predictor
 from ops.inference.sliding_window import Shape, sliding_window
 from ops.preprocess.intensity import window
 from ops.preprocess.resample import resample, spaced_grid
+from ops.spans import span
 from ops.verdict import Verdict, VerdictStatus
 from ops.volume import Grid, Volume
 
@@ -143,9 +144,11 @@ def locate_territories(
     """
     if volume.units != "HU":
         raise ValueError(f"heart location needs CT in HU, this volume is in {volume.units!r}")
-    coarse = resample(volume, spaced_grid(volume.grid, contract.spacing_mm), clip=HU_RANGE, device=device)
-    values = coarse.physical()
-    probabilities = sliding_window(predictor, window(values, *contract.window_hu), contract.patch_shape)
+    with span("resample"):
+        coarse = resample(volume, spaced_grid(volume.grid, contract.spacing_mm), clip=HU_RANGE, device=device)
+        values = coarse.physical()
+    with span("infer"):
+        probabilities = sliding_window(predictor, window(values, *contract.window_hu), contract.patch_shape)
     labels = probabilities.argmax(axis=0).astype(np.uint8)
     hearts = np.isin(labels, contract.heart_labels)
     heart = largest_piece(hearts)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.bench import Bench, NothingToBenchError, measure
+from flows.settings import Settings
+from tasks.simulate import simulate_study
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dicom")
+    for index in range(2):
+        simulate_study(folder, index, 1)
+    return folder
+
+
+def test_where_the_time_goes(dicom: Path, tmp_path: Path) -> None:
+    found = measure([dicom], "calcium", Settings(cluster="threads", workers=2), tmp_path)
+    assert (found.cases, found.failed) == (2, 0)
+    assert {"read headers", "decode", "write volumes", "commit"} <= set(found.ingest_steps)
+    assert 2 * sum(found.ingest_steps.values()) <= found.ingest_seconds
+    assert list(found.stages) == ["load", "locate", "score", "draw", "publish", "commit"]
+    assert all(seconds > 0 for seconds in found.stages.values())
+    assert found.alone["locate: resample"] + found.alone["locate: infer"] < found.alone["locate"]
+    assert found.cases_per_hour == pytest.approx(3600 * 2 / (found.ingest_seconds + found.compute_seconds))
+    assert found.to_dict()["cases_per_hour"] == found.cases_per_hour
+
+
+def test_cost() -> None:
+    found = Bench("calcium", 10, 0, "here", 4.0, 6.0, {}, {}, {})
+    assert found.cases_per_hour == 3600
+    assert found.cost_per_thousand(3.6) == pytest.approx(1.0)
+
+
+def test_nothing_to_compute_is_said(tmp_path: Path) -> None:
+    (tmp_path / "dicom").mkdir()
+    with pytest.raises(NothingToBenchError, match="none of the studies"):
+        measure([tmp_path / "dicom"], "calcium", Settings(), tmp_path / "home")
