@@ -51,7 +51,7 @@ class Regularity:
         Largest number of updates at each level, coarsest first.
     """
 
-    fluid_voxels: float = 1.5
+    fluid_voxels: float = 1.0
     diffusion_voxels: float = 0.4
     step_voxels: float = 0.5
     iterations: tuple[int, ...] = (40, 40, 20)

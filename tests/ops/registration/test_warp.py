@@ -8,8 +8,9 @@ import pytest
 from ops.registration import warp as warp_module
 from ops.registration.transforms import Affine
 from ops.registration.warp import warp
-from ops.volume import Grid, Volume
+from ops.volume import Volume
 from tests.ops.registration.blobs import image, make_grid, positions
+from tests.ops.registration.peers import as_sitk
 
 TURN = Affine.rigid([8, -12, 15], [4, -6, 8])
 
@@ -55,8 +56,8 @@ def test_simpleitk_agrees():
     out = warp(moving, target, TURN, fill=-1).voxels
     expected = sitk.GetArrayFromImage(
         sitk.Resample(
-            as_sitk(sitk, moving),
-            as_sitk(sitk, Volume(np.zeros(target.shape, np.float32), target)),
+            as_sitk(moving),
+            as_sitk(Volume(np.zeros(target.shape, np.float32), target)),
             sitk.AffineTransform(TURN.matrix[:3, :3].ravel().tolist(), TURN.matrix[:3, 3].tolist()),
             sitk.sitkLinear,
             -1.0,
@@ -65,13 +66,3 @@ def test_simpleitk_agrees():
     # SimpleITK and we differ only within the half voxel at the border.
     assert np.abs(out - expected)[(out != -1) & (expected != -1)].max() < 0.05
     assert ((out == -1) == (expected == -1)).mean() > 0.995
-
-
-def as_sitk(sitk, volume: Volume):
-    """Image of SimpleITK with the same geometry."""
-    out = sitk.GetImageFromArray(volume.physical())
-    grid: Grid = volume.grid
-    out.SetOrigin(grid.origin.tolist())
-    out.SetSpacing(grid.spacing[::-1])
-    out.SetDirection(grid.directions[:, ::-1].ravel().tolist())
-    return out
