@@ -52,7 +52,7 @@ class Regularity:
     """
 
     fluid_voxels: float = 1.0
-    diffusion_voxels: float = 0.4
+    diffusion_voxels: float = 0.5
     step_voxels: float = 0.5
     iterations: tuple[int, ...] = (40, 40, 20)
 

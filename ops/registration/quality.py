@@ -27,6 +27,8 @@ from ops.registration.transforms import Affine
 # Images that were in register stay so, but for interpolation: that moves a correlation, an information in nats or a
 # squared difference of intensities in [0, 1] by less than this.
 SIMILARITY_NOISE = 0.005
+# The one voxel in a thousand beyond is decided by single knots of the lattice.
+EXCEEDED_BY_NONE_BUT = 0.999
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class RegistrationQuality:
     smallest_jacobian, largest_jacobian, folded_share
         Determinant of the whole map's Jacobian, and the part of the lattice where it is not positive.
     inverse_consistency_mm
-        Largest distance between a point and where the transform and its inverse bring it.
+        Distance between a point and where the transform and its inverse bring it, exceeded by one voxel in a thousand.
     """
 
     metric: Metric
@@ -86,7 +88,9 @@ class RegistrationPolicy:
     least_overlap
         Smallest part of the smaller image that must meet the other.
     least_shared_information
-        Below it the images do not show the same anatomy.
+        Below it the images do not show the same anatomy. Measured with rigid maps on the shared real images: CT, MR
+        and PET of the same thigh 0.23–0.71; eight pairs of head, abdomen and thigh 0.03–0.13, and one of 0.20, which
+        was turned by 64°.
     largest_rotation_deg, largest_stretch
         Patients are positioned within 45° of each other, and grown bodies differ by less than a factor of 1.5 in
         length along any axis; ``largest_stretch`` bounds stretches above and, as 1/x, below.
@@ -97,7 +101,7 @@ class RegistrationPolicy:
     """
 
     least_overlap: float = 0.25
-    least_shared_information: float = 0.1
+    least_shared_information: float = 0.15
     largest_rotation_deg: float = 45.0
     largest_stretch: float = 1.5
     smallest_jacobian: float = 0.02
@@ -220,4 +224,5 @@ def _field_figures(
     to_mm = torch.from_numpy(units_to_patient(half_grid(fixed.grids[case]))[:3, :3]).to(velocity)
     residual = torch.tensordot(to_mm, compose(forward, backward, lattice)[0], dims=1).norm(dim=0)
     folded = (jacobian <= 0).double().mean()
-    return float(jacobian.min()), float(jacobian.max()), float(folded), float(residual.max())
+    worst = residual.flatten().kthvalue(max(1, round(EXCEEDED_BY_NONE_BUT * residual.numel()))).values
+    return float(jacobian.min()), float(jacobian.max()), float(folded), float(worst)

@@ -43,11 +43,11 @@ def linear_mi(fixed: Volume, moving: Volume, rigid: bool) -> Affine:
     return Affine(matrix)
 
 
-def demons(fixed: Volume, moving: Volume, affine: Affine) -> Transform:
-    """Diffeomorphic demons of SimpleITK from the same affine map, on the same working lattices (8, 4, 2 mm)."""
+def demons(fixed: Volume, moving: Volume, affine: Affine, spacings_mm: tuple[float, ...]) -> Transform:
+    """Diffeomorphic demons of SimpleITK from the same affine map, on the same working lattices."""
     import SimpleITK
 
-    levels = [working_lattices(image, None, (8.0, 4.0, 2.0), None, "cpu") for image in (fixed, moving)]
+    levels = [working_lattices(image, None, spacings_mm, None, "cpu") for image in (fixed, moving)]
     field = None
     for first, second, iterations in zip(*levels, (40, 40, 20), strict=True):
         reference = as_sitk(Volume(first.values, first.grid, "a.u."))
