@@ -20,6 +20,8 @@ from ops.volume import Grid, Volume
 from tests.benchmarks.timing import best_of
 from tests.ops.registration.peers import linear_mi
 
+# SimpleITK needs minutes at full size where others use the cores too.
+pytestmark = pytest.mark.timeout(1800)
 TRUTH = Affine.rigid([7, -6, 9], [9, -12, 8])
 STRETCHED = chain(TRUTH, Affine.about([[1.05, 0.02, 0], [0, 0.96, 0.02], [0.01, 0, 1.03]], (0, 0, 0), (0, 0, 0)))
 # A T1-weighted image: white brighter than grey, fluid and bone dark.
