@@ -22,7 +22,8 @@ BEST_STARTS = 4
 # overlap any similarity can be large by chance.
 LEAST_OVERLAP = 0.25
 # Price of squared logarithmic stretches, in the unit of each metric. In a small field of view an affine map may gain
-# mutual information by shrinking the image into one tissue (seen on a thigh: volume times 20); stretches of 8 % cost 0.004 nats at most.
+# mutual information by shrinking the image into one tissue (seen on a thigh: volume times 20); stretches of 8 % cost
+# 0.004 nats at most.
 STRETCH_PRICE = {Metric.MI: 0.1, Metric.NCC: 0.1, Metric.SSD: 0.001}
 SEED = 2026
 
