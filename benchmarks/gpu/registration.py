@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from ops.phantoms.head import HEAD_HU, HeadTissue, sample_head
+from ops.phantoms.head.anatomy import HEAD_HU, HeadTissue, sample_head
 from ops.phantoms.participant import sample_participant
 from ops.registration.linear import LinearModel
 from ops.registration.register import Pair, Registration, RegistrationPlan, register_batch

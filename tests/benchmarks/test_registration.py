@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.phantoms.head import HEAD_HU, HeadTissue, sample_head
+from ops.phantoms.head.anatomy import HEAD_HU, HeadTissue, sample_head
 from ops.phantoms.participant import sample_participant
 from ops.registration.linear import LinearModel
 from ops.registration.quality import RegistrationPolicy
