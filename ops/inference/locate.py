@@ -10,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage
-from torch import Tensor
 
-from ops.inference.predictor import Predictor, on_tensors
+from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
+from ops.inference.segment import to_network_grid
 from ops.inference.sliding_window import Shape, Tiling, window_probabilities
 from ops.preprocess.intensity import window_tensor
-from ops.preprocess.resample import resample, spaced_grid
-from ops.preprocess.resample_torch import resample_tensor
+from ops.preprocess.resample import spaced_grid
 from ops.verdict import Verdict, VerdictStatus
 from ops.volume import Grid, Volume
 
@@ -118,7 +117,10 @@ class HeartLocation:
 
 
 def locate_territories(
-    volume: Volume, predictor: Predictor, contract: NetworkContract, tiling: Tiling | None = None
+    volume: Volume,
+    predictor: Predictor | TensorPredictor,
+    contract: NetworkContract,
+    tiling: Tiling | None = None,
 ) -> tuple[Volume, HeartLocation]:
     """Label the heart, its artery territories, the aorta and bone at the network's resolution.
 
@@ -148,7 +150,7 @@ def locate_territories(
         raise ValueError(f"heart location needs CT in HU, this volume is in {volume.units!r}")
     network = on_tensors(predictor)
     grid = spaced_grid(volume.grid, contract.spacing_mm)
-    coarse = _resampled(volume, grid, network.place)
+    coarse = to_network_grid(volume, grid, network.place, HU_RANGE)
     image = window_tensor(coarse, *contract.window_hu)
     (blended,) = window_probabilities(network, [image], tiling or Tiling(contract.patch_shape))
     values = coarse.cpu().numpy()
@@ -166,13 +168,6 @@ def locate_territories(
     )
     labels[hearts & ~heart] = 0
     return Volume(labels, grid, units="label"), location
-
-
-def _resampled(volume: Volume, grid: Grid, place: torch.device) -> Tensor:
-    """HU at the network's resolution, where the network computes."""
-    if place.type == "cpu":
-        return torch.from_numpy(resample(volume, grid, clip=HU_RANGE).voxels)
-    return resample_tensor(volume, grid, HU_RANGE, np.nan, place)
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:

@@ -26,5 +26,4 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def release_cached() -> None:
     """Give the GPU memory that torch keeps for later back, so that another attempt or runtime finds it."""
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()

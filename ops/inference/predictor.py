@@ -62,12 +62,14 @@ class HostPredictor:
         return torch.from_numpy(np.asarray(self._predictor.predict(batch.numpy()), dtype=np.float32))
 
 
-def on_tensors(predictor: Predictor) -> TensorPredictor:
+def on_tensors(predictor: Predictor | TensorPredictor) -> TensorPredictor:
     """Give the predictor itself where it takes tensors, else one that converts in host memory."""
     return predictor if isinstance(predictor, TensorPredictor) else HostPredictor(predictor)
 
 
 def predict_on_host(predictor: TensorPredictor, batch: Float32Array) -> Float32Array:
     """Logits of a NumPy batch: there and back again."""
-    logits: Float32Array = predictor.infer(torch.from_numpy(np.ascontiguousarray(batch)).to(predictor.place)).cpu().numpy()
+    logits: Float32Array = (
+        predictor.infer(torch.from_numpy(np.ascontiguousarray(batch)).to(predictor.place)).cpu().numpy()
+    )
     return logits

@@ -6,6 +6,7 @@ import io
 
 import torch
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from ops.inference.predictor import Float32Array, Precision, predict_on_host
 
@@ -38,7 +39,7 @@ class TorchPredictor:
     ) -> None:
         self._place = torch.device(device)
         self._module = module.to(self._place)
-        if self._module.training:  # an exported program is not, and refuses to be asked
+        if self._module.training:
             self._module.eval()
         self._parameter = next(self._module.parameters())
         self._run = torch.compile(self._module) if compiled else self._module
@@ -75,7 +76,7 @@ class TorchPredictor:
 
 
 def load_exported(program: bytes, device: str) -> nn.Module:
-    """Module of a program that ``torch.export.save`` wrote, on a device.
+    """Load a program that ``torch.export.save`` wrote, on a device.
 
     Parameters
     ----------
@@ -90,5 +91,7 @@ def load_exported(program: bytes, device: str) -> nn.Module:
         The device is not there, or the program is of a torch that this one cannot read.
     """
     exported = torch.export.load(io.BytesIO(program))
-    module: nn.Module = torch.export.passes.move_to_device_pass(exported, device).module()
+    module: nn.Module = move_to_device_pass(exported, device).module()
+    for part in module.modules():
+        part.training = False  # it was exported so; the flag is wrong and eval() not supported
     return module

@@ -97,7 +97,7 @@ def _winning_label(labels: Tensor, weights: AxisWeights) -> Tensor:
     shape = len(z), len(y), len(x)
     best = torch.zeros(shape, device=labels.device)
     out = torch.zeros(shape, dtype=torch.uint8, device=labels.device)
-    for label in labels.unique().tolist():
+    for label in labels.flatten().bincount().nonzero().flatten().tolist():
         reduced = y @ ((labels == label).float() @ x.T)
         share = (z @ reduced.reshape(len(reduced), -1)).reshape(shape)
         wins = share > best

@@ -18,7 +18,9 @@ from ops.inference.torch import TorchPredictor
 WINDOW = (8, 8, 8)
 # As CUDA words them; the second and third are ONNX Runtime's.
 TORCH_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-ARENA_ERROR = RuntimeException("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 8589934592")
+ARENA_ERROR = RuntimeException(
+    "[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 8589934592"
+)
 CUDNN_ERROR = Fail("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cudnnCreate(&cudnn_handle_)")
 ERRORS = [TORCH_ERROR, ARENA_ERROR, CUDNN_ERROR]
 
@@ -55,7 +57,9 @@ def run(volume, room, error=TORCH_ERROR):
         if device == "cpu":
             return Crowded(lambda _: True)
         name = "half" if precision == "bfloat16" else "card"
-        return Crowded(lambda batch: name in room or (name == "card" and "one" in room and batch == 1), error, precision)
+        return Crowded(
+            lambda batch: name in room or (name == "card" and "one" in room and batch == 1), error, precision
+        )
 
     def compute(predictor, tiling):
         tilings.append(tiling)
