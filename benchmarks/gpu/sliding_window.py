@@ -43,6 +43,7 @@ def bare(network: TorchPredictor, batch: Tensor, windows: int) -> None:
         network.infer(batch[: windows - first])
 
 
+@torch.inference_mode()  # it writes into the logits
 def monai_inferer(network: TorchPredictor, volumes: list[Tensor], tiling: Tiling) -> None:
     """Labels of each volume with MONAI's inferer, same windows, batch and kind of weights."""
     from monai.inferers import SlidingWindowInferer

@@ -25,7 +25,7 @@ BRAIN_CM3 = 1607  # what brainchop itself finds in this scan (README of the data
 
 @pytest.fixture(scope="module")
 def folder(realdata: Path) -> Path:
-    return realdata / "brainchop_mindgrab"
+    return realdata / "brainchop_mindgrab" / "model"
 
 
 def contract(bundle: ModelBundle) -> SegmentationContract:
@@ -35,7 +35,7 @@ def contract(bundle: ModelBundle) -> SegmentationContract:
 
 
 def t1(folder: Path) -> Volume:
-    scan = read(folder / "t1_crop.nii.gz")
+    scan = read(folder.parent / "t1_crop.nii.gz")
     return Volume(scan.voxels, scan.grid, units="a.u.")
 
 
