@@ -31,7 +31,8 @@ class TorchPredictor:
         convolution of 15 to 15 channels on 64³ that took it 0.2 s in float32 (measured), one with it was twice as
         fast as in float32 (environment measurement).
     compiled
-        Through ``torch.compile``: the first batch of each shape takes a minute, so for windows of one shape only.
+        Through ``torch.compile``, anew for each shape of a batch: with free shapes torch 2.13 fails on this network
+        (``ValueRangeError`` in the lowering of its strided convolutions).
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class TorchPredictor:
         if self._module.training:
             self._module.eval()
         self._parameter = next(self._module.parameters())
-        self._run = torch.compile(self._module) if compiled else self._module
+        self._run = torch.compile(self._module, dynamic=False) if compiled else self._module
         self._dtype = DTYPES[precision]
 
     @property

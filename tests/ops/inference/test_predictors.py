@@ -110,6 +110,7 @@ if torch.cuda.is_available():
     RUNTIMES |= torch_runtimes("cuda:0")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch.compile's own
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_logits_agree_with_the_reference(runtime, sources, table):
     make, tolerance = RUNTIMES[runtime]
