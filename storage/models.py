@@ -34,6 +34,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class QuantileWindow(_Part):
+    """A window whose ends are quantiles of each image, for modalities whose values have no unit (MR)."""
+
+    quantiles: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+
+    @field_validator("quantiles")
+    @classmethod
+    def _rise(cls, quantiles: tuple[float, float]) -> tuple[float, float]:
+        if quantiles[0] >= quantiles[1]:
+            raise ValueError(f"quantiles {quantiles} must be (low, high)")
+        return quantiles
+
+
 class InputContract(_Part):
     """What the network must be given.
 
@@ -42,7 +55,7 @@ class InputContract(_Part):
     units
         Of the voxels before windowing, e.g. ``HU``.
     window
-        ``(low, high)`` in `units`; values are clipped to it and mapped linearly to 0 … 1.
+        ``(low, high)`` in `units`, or quantiles of the image; values are clipped to it and mapped linearly to 0 … 1.
     spacing_mm, patch_shape
         Voxel spacing ``(dz, dy, dx)`` and network input size ``(nz, ny, nx)``.
     orientation
@@ -50,15 +63,15 @@ class InputContract(_Part):
     """
 
     units: Text
-    window: tuple[float, float]
+    window: tuple[float, float] | QuantileWindow
     spacing_mm: tuple[Millimetres, Millimetres, Millimetres]
     patch_shape: tuple[Voxels, Voxels, Voxels]
     orientation: Literal["SPL"] = "SPL"
 
     @field_validator("window")
     @classmethod
-    def _rises(cls, window: tuple[float, float]) -> tuple[float, float]:
-        if window[0] >= window[1]:
+    def _rises(cls, window: tuple[float, float] | QuantileWindow) -> tuple[float, float] | QuantileWindow:
+        if isinstance(window, tuple) and window[0] >= window[1]:
             raise ValueError(f"window {window} must be (low, high)")
         return window
 

@@ -135,6 +135,8 @@ class Work:
         The answer, once there is one.
     files
         File name → bytes that are to be published.
+    flags
+        What happened on the way that the result must say, such as a lack of memory; joined to those of the findings.
     """
 
     case: Case
@@ -144,6 +146,7 @@ class Work:
     found: Mapping[str, Any] = field(default_factory=dict)
     findings: Findings | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
 
 def load(case: Case) -> Work:
@@ -162,7 +165,7 @@ def publish(work: Work) -> Findings:
     keys = [f"{work.case.case_id}/{work.case.fingerprint[:12]}/{name}" for name in work.files]
     for key, data in zip(keys, work.files.values(), strict=True):
         store.write(key, data)
-    return Findings(**{**vars(work.findings), "pictures": tuple(keys)})
+    return replace(work.findings, flags=(*work.findings.flags, *work.flags), pictures=tuple(keys))
 
 
 def end_not_evaluable(reason: str, detail: str, status: ResultStatus = ResultStatus.NOT_EVALUABLE) -> NoReturn:

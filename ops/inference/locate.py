@@ -8,12 +8,14 @@ from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 
-from ops.inference.predictor import Predictor
-from ops.inference.sliding_window import Shape, sliding_window
-from ops.preprocess.intensity import window
-from ops.preprocess.resample import resample, spaced_grid
+from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
+from ops.inference.segment import to_network_grid
+from ops.inference.sliding_window import Shape, Tiling, window_probabilities
+from ops.preprocess.intensity import window_tensor
+from ops.preprocess.resample import spaced_grid
 from ops.spans import span
 from ops.verdict import Verdict, VerdictStatus
 from ops.volume import Grid, Volume
@@ -116,7 +118,10 @@ class HeartLocation:
 
 
 def locate_territories(
-    volume: Volume, predictor: Predictor, contract: NetworkContract, device: str | None = None
+    volume: Volume,
+    predictor: Predictor | TensorPredictor,
+    contract: NetworkContract,
+    tiling: Tiling | None = None,
 ) -> tuple[Volume, HeartLocation]:
     """Label the heart, its artery territories, the aorta and bone at the network's resolution.
 
@@ -128,8 +133,8 @@ def locate_territories(
         The ``heart-territories`` network in some runtime.
     contract
         Its input and output, from the manifest.
-    device
-        Torch device to resample on; ``None`` for NumPy.
+    tiling
+        How to lay out its windows; by default one of the contract's patch shape at a time.
 
     Returns
     -------
@@ -144,24 +149,29 @@ def locate_territories(
     """
     if volume.units != "HU":
         raise ValueError(f"heart location needs CT in HU, this volume is in {volume.units!r}")
+    network = on_tensors(predictor)
+    grid = spaced_grid(volume.grid, contract.spacing_mm)
     with span("resample"):
-        coarse = resample(volume, spaced_grid(volume.grid, contract.spacing_mm), clip=HU_RANGE, device=device)
-        values = coarse.physical()
+        coarse = to_network_grid(volume, grid, network.place, HU_RANGE)
+        image = window_tensor(coarse, *contract.window_hu)
     with span("infer"):
-        probabilities = sliding_window(predictor, window(values, *contract.window_hu), contract.patch_shape)
-    labels = probabilities.argmax(axis=0).astype(np.uint8)
+        (blended,) = window_probabilities(network, [image], tiling or Tiling(contract.patch_shape))
+    with span("export"):
+        values = coarse.cpu().numpy()
+        probabilities = blended.to(torch.float16).cpu().numpy()
+        labels = blended.max(dim=0).indices.to(torch.uint8).cpu().numpy()
     hearts = np.isin(labels, contract.heart_labels)
     heart = largest_piece(hearts)
     location = HeartLocation(
-        heart_ml=_millilitres(heart, coarse.grid),
+        heart_ml=_millilitres(heart, grid),
         share=float(heart.sum() / max(1, hearts.sum())),
         **_certainty(heart, probabilities),
-        lung_contact=lung_contact(heart, values, coarse.grid.spacing),
-        aorta_ml=_millilitres(labels == contract.aorta_label, coarse.grid),
+        lung_contact=lung_contact(heart, values, grid.spacing),
+        aorta_ml=_millilitres(labels == contract.aorta_label, grid),
         **_cuts(heart, values <= PADDING_HU),
     )
     labels[hearts & ~heart] = 0
-    return Volume(labels, coarse.grid, units="label"), location
+    return Volume(labels, grid, units="label"), location
 
 
 def largest_piece(mask: BoolArray) -> BoolArray:

@@ -18,6 +18,7 @@ from ops.preprocess.orientation import canonical_grid, to_canonical
 from ops.volume import Grid, Volume
 
 Float32Array = npt.NDArray[np.float32]
+BoolVector = npt.NDArray[np.bool_]
 
 # Slices converted to float at a time: 8 × 512 × 512 × 4 bytes = 8 MiB stays within a core's share of the cache.
 SLAB_SLICES = 8
@@ -164,27 +165,36 @@ def resample(
     ValueError
         ``target`` is not parallel to the volume's canonical grid.
     """
+    if device is not None:
+        from ops.preprocess.resample_torch import resample_tensor
+
+        return Volume(resample_tensor(volume, target, clip, fill, device).cpu().numpy(), target, units=volume.units)
     source = to_canonical(volume)
     weights = axis_weights(source.grid, target)
-    stored = sorted((limit - source.intercept) / source.slope for limit in clip)
-    if device is None:
-        values = apply_weights(source.voxels, weights, (stored[0], stored[1]))
-    else:
-        from ops.preprocess.resample_torch import apply_weights_torch
-
-        values = apply_weights_torch(source.voxels, weights, (stored[0], stored[1]), device)
+    values = apply_weights(source.voxels, weights, stored_range(volume, clip))
     values *= np.float32(source.slope)
     values += np.float32(source.intercept)
-    _fill_outside(values, source.grid, target, fill)
+    for axis, outside in enumerate(outside_field(source.grid, target)):
+        values[(slice(None),) * axis + (outside,)] = fill
     return Volume(values, target, units=volume.units)
 
 
-def _fill_outside(values: Float32Array, source: Grid, target: Grid, fill: float) -> None:
-    """Set target samples more than half a voxel beyond the source's outermost centres to ``fill``, in place."""
+def stored_range(volume: Volume, clip: tuple[float, float]) -> tuple[float, float]:
+    """Express a range of physical values in a volume's stored values, in rising order."""
+    low, high = sorted((limit - volume.intercept) / volume.slope for limit in clip)
+    return low, high
+
+
+def outside_field(source: Grid, target: Grid) -> tuple[BoolVector, BoolVector, BoolVector]:
+    """Along each axis, mark target samples more than half a voxel beyond the source's outermost centres."""
     start = source.patient_to_index(target.origin)
-    for axis in range(3):
-        step = target.spacing[axis] / source.spacing[axis]
-        position = start[axis] + step * np.arange(target.shape[axis])
-        # 1e-3: rounding of header positions must not turn the first or last sample into padding.
-        outside = (position < -0.5 - 1e-3) | (position > source.shape[axis] - 0.5 + 1e-3)
-        values[(slice(None),) * axis + (outside,)] = fill
+    z, y, x = (
+        _outside(start[a] + target.spacing[a] / source.spacing[a] * np.arange(target.shape[a]), source.shape[a])
+        for a in range(3)
+    )
+    return z, y, x
+
+
+def _outside(position: npt.NDArray[np.float64], size: int) -> BoolVector:
+    # 1e-3: rounding of header positions must not turn the first or last sample into padding.
+    return (position < -0.5 - 1e-3) | (position > size - 0.5 + 1e-3)

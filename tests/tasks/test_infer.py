@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from distributed import Client, LocalCluster
 
+from ops.inference.locate import HeartLocation
+from ops.inference.onnx import OnnxPredictor
+from ops.phantoms.labels import TERRITORY_LABELS
+from ops.training.network import UNet3d
+from ops.volume import Grid, Volume
 from storage.models import BundleError, ModelBundle, list_bundles, load_bundle
 from storage.releases import release_bundle
 from storage.urls import Location
-from tasks.infer import check_runs, open_predictor, resident_model
+from tasks import infer
+from tasks.case import Case, Recipe, Stores, Work
+from tasks.infer import (
+    DEVICE_VARIABLE,
+    HEART_MODEL,
+    ResidentModels,
+    check_runs,
+    locate_heart,
+    model_device,
+    open_predictor,
+    resident,
+    resident_memory,
+    resident_model,
+)
+from tests.ops.inference.export import export_torch
 
 SHIPPED = load_bundle(list_bundles()[-1])
 
@@ -59,3 +84,100 @@ def test_a_model_that_cannot_take_its_own_patch_is_refused() -> None:
     manifest = SHIPPED.manifest.model_copy(update={"input": shape})
     with pytest.raises(BundleError, match="does not run on its own patch shape"):
         check_runs(ModelBundle(manifest, SHIPPED.weights))
+
+
+@pytest.fixture
+def small() -> ModelBundle:
+    """The heart's contract around a small untrained network, as a ``torch.export`` program."""
+    torch.manual_seed(0)
+    network = UNet3d(len(TERRITORY_LABELS), (4, 8))
+    weights = export_torch(network, network.stride)
+    changes = {"version": "98.0", "runtime": "torch", "sha256": hashlib.sha256(weights).hexdigest()}
+    return ModelBundle(SHIPPED.manifest.model_copy(update=changes), weights)
+
+
+def test_an_exported_program_runs_as_its_manifest_says(small: ModelBundle) -> None:
+    check_runs(small)
+    assert open_predictor(small, "cpu").device == "cpu"
+
+
+def test_precision_is_for_torch_only(small: ModelBundle) -> None:
+    batch = np.random.default_rng(0).random((1, 1, 16, 16, 16), np.float32)
+    exact, rounded = (open_predictor(small, "cpu", p).predict(batch) for p in ("float32", "float16"))
+    assert 0 < np.abs(exact - rounded).max() < 0.05
+    with pytest.raises(BundleError, match="computed as it was stored, not in float16"):
+        open_predictor(SHIPPED, "cpu", "float16")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("device", ["cuda:0", "tensorrt:0", "abacus"])
+def test_a_device_that_is_not_there_is_an_error_not_the_cpu(device: str, small: ModelBundle) -> None:
+    for bundle in (SHIPPED, small):
+        with pytest.raises(BundleError, match=r"cannot be run"):
+            open_predictor(bundle, device)
+
+
+def test_the_device_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
+    assert model_device() == "cpu"
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda:3")
+    assert model_device() == "cuda:3"
+
+
+def test_a_worker_with_a_gpu_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    for resources, expected in (({"GPU": 1}, "cuda:0"), ({}, "cpu")):
+        with LocalCluster(resources=resources, **options) as cluster, Client(cluster) as client:
+            assert client.submit(model_device).result() == expected
+
+
+def test_a_plugin_loads_models_when_the_worker_starts(models: Location, small: ModelBundle) -> None:
+    release_bundle(small, models)
+    threads = torch.get_num_threads()
+    plugin = pickle.loads(pickle.dumps(ResidentModels({small.manifest.name: small.digest}, models)))
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        client.register_plugin(plugin)
+    torch.set_num_threads(threads)
+    name = f"{small.manifest.name} {small.digest[:12]}"
+    assert resident_memory()[name] == {
+        "cpu float32": resident(small.manifest.name, small.digest, models).predictor("cpu").nbytes
+    }
+
+
+def heart_work(models: Location) -> Work:
+    grid = Grid.from_spacing((20, 40, 40), (3.0, 3.0, 3.0))
+    volume = Volume(np.full(grid.shape, -1000, np.int16), grid)
+    recipe = Recipe("calcium", "1", {}, (), {HEART_MODEL: SHIPPED.digest})
+    case = Case("c", "1.2", {"ct": "1.3"}, {}, {}, {}, recipe, Stores(models, models, models), "f")
+    return Work(case, {"ct": volume}, {})
+
+
+def test_a_case_says_on_which_rung_it_was_computed(
+    models: Location, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only the card is faked: it takes the model, then has no room for a window."""
+
+    class FullCard(OnnxPredictor):
+        def infer(self, batch: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    real = infer.open_predictor
+
+    def opened(bundle: ModelBundle, device: str, precision: str) -> OnnxPredictor:
+        return FullCard(bundle.weights) if device == "cuda:0" else real(bundle, device, precision)
+
+    work = heart_work(models)
+    plain = locate_heart(work)
+    assert plain.flags == ()
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda:0")
+    monkeypatch.setattr(infer, "open_predictor", opened)
+    monkeypatch.setattr(infer, "_resident", {})
+    with caplog.at_level(logging.WARNING, "tasks.infer"):
+        crowded = locate_heart(replace(work, flags=("earlier",)))
+    assert crowded.flags == ("earlier", "out_of_memory_cpu")
+    assert caplog.text.count("no memory on rung") == 2  # full and tiled; an ONNX graph has no half
+    assert isinstance(crowded.found["heart"], HeartLocation)
+    np.testing.assert_array_equal(crowded.labels["territories"].voxels, plain.labels["territories"].voxels)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813  (its usual name)
+import torch
 
+from ops.preprocess.orientation import canonical_grid, to_canonical
 from ops.preprocess.resample import BACKEND_TOLERANCE, resample, spaced_grid, triangle_weights
+from ops.preprocess.resample_torch import resample_labels
 from ops.volume import Grid, Volume
+from tests.ops.preprocess.test_orientation import reoriented
 
 DEVICES = [None, "cpu"]
 
@@ -125,3 +129,75 @@ def test_a_rotated_target_is_refused_with_the_reason():
 def test_weights_sum_to_one_also_at_the_border():
     weights = triangle_weights(np.linspace(-1.0, 9.0, 7), 10, 3.0)
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+
+
+TURNS = [((0, 1, 2), (False, False, False)), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (True, True, True))]
+
+
+@pytest.mark.parametrize(("order", "flips"), TURNS)
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (0.8, 0.5, 1.1), (5.0, 0.6, 2.0)])
+def test_numpy_and_torch_agree_in_any_orientation_and_outside(order, flips, spacing):
+    """Orientation, anti-aliasing, clip, rescale and fill of a whole call."""
+    rng = np.random.default_rng(3)
+    grid = Grid.from_spacing((13, 24, 19), (1.5, 0.6, 0.8), (5.0, -7.0, 11.0))
+    volume = reoriented(Volume(rng.integers(-1500, 3000, grid.shape).astype(np.int16), grid), order, flips)
+    inside = spaced_grid(volume.grid, spacing)
+    shifted = inside.affine.copy()
+    shifted[:3, 3] -= 6.0  # partly outside
+    target = Grid(inside.shape, shifted)
+    a, b = (resample(volume, target, clip=(-1024.0, 2000.0), device=device).voxels for device in DEVICES)
+    np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
+    assert 0 < np.isnan(a).mean() < 1
+    assert np.nanmax(np.abs(a - b)) <= BACKEND_TOLERANCE * 2000
+
+
+def blobs(grid: Grid) -> np.ndarray:
+    z, y, x = np.meshgrid(*[np.arange(n) for n in grid.shape], indexing="ij")
+    points = grid.index_to_patient(np.stack([z, y, x], axis=-1))
+    ball = ((points - [20.0, 25.0, 15.0]) ** 2).sum(-1) < 11**2
+    return np.where(ball, 1, np.where(points[..., 0] > 30, 7, 0)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("order", "flips"), TURNS)
+def test_labels_come_back_to_the_grid_of_the_scan(order, flips):
+    scan = reoriented(
+        Volume(np.zeros((40, 60, 50), np.int16), Grid.from_spacing((40, 60, 50), (0.9, 0.8, 0.8))), order, flips
+    )
+    network = spaced_grid(scan.grid, (2.0, 2.0, 2.0))
+    back = resample_labels(torch.from_numpy(blobs(network)), network, scan.grid)
+    assert back.shape == scan.grid.shape
+    truth = blobs(scan.grid)
+    for label in (1, 7):
+        found, wanted = back.numpy() == label, truth == label
+        assert 2 * (found & wanted).sum() / (found.sum() + wanted.sum()) > 0.95
+    assert set(np.unique(back.numpy())) == {0, 1, 7}
+
+
+def test_labels_win_by_their_interpolated_indicator():
+    """Against the same rule over whole arrays, with the resampling that images get."""
+    coarse = Grid.from_spacing((7, 9, 8), (2.0, 2.0, 2.0))
+    labels = np.random.default_rng(0).integers(0, 4, coarse.shape).astype(np.uint8)
+    fine = spaced_grid(coarse, (0.7, 0.9, 1.1))
+    shares = [resample(Volume((labels == n).astype(np.float32), coarse), fine).voxels for n in range(4)]
+    expected = np.argmax(np.round(shares, 5), axis=0)  # rounding: ties go to the lower label
+    found = resample_labels(torch.from_numpy(labels), coarse, fine).numpy()
+    assert (found == expected).mean() > 0.999  # but for rounding of ties
+
+
+def test_labels_outside_the_field_of_view_are_background():
+    coarse = Grid.from_spacing((3, 3, 3), (1.0, 1.0, 1.0))
+    target = Grid.from_spacing((3, 3, 6), (1.0, 1.0, 1.0), (-2.0, 0.0, 0.0))
+    back = resample_labels(torch.full((3, 3, 3), 5, dtype=torch.uint8), coarse, target)
+    np.testing.assert_array_equal(back[1, 1].numpy(), [0, 0, 5, 5, 5, 0])
+
+
+def test_the_same_grid_gives_the_same_labels():
+    grid = Grid.from_spacing((5, 6, 7), (1.0, 2.0, 3.0))
+    volume = reoriented(
+        Volume(np.random.default_rng(1).integers(0, 9, grid.shape).astype(np.uint8), grid),
+        (2, 1, 0),
+        (True, False, True),
+    )
+    labels = np.ascontiguousarray(to_canonical(volume).voxels)
+    back = resample_labels(torch.from_numpy(labels), canonical_grid(volume.grid), volume.grid)
+    np.testing.assert_array_equal(back.numpy(), volume.voxels)

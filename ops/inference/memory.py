@@ -1,0 +1,29 @@
+"""Memory that ran out: telling it from other errors, and giving back what torch keeps."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+# What ONNX Runtime says in an exception when its arena or CUDA has no memory left: BFCArena::AllocateRawInternal's
+# message, CUDA's error 2 and cuBLAS's and cuDNN's status of the same meaning (core/framework/bfc_arena.cc and
+# providers/cuda/cuda_call.cc of ONNX Runtime [R]). Its exceptions carry no code that says it.
+_ONNX_ALLOCATION = re.compile(
+    r"failed to allocate memory|available memory of \d+ is smaller than requested|out of memory|bad_alloc"
+    r"|CU(BLAS|DNN)_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch or ONNX Runtime found no memory on its device; no other error counts."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    from_onnx = type(error).__module__.startswith("onnxruntime.")
+    return from_onnx and _ONNX_ALLOCATION.search(str(error)) is not None
+
+
+def release_cached() -> None:
+    """Give the GPU memory that torch keeps for later back, so that another attempt or runtime finds it."""
+    torch.cuda.empty_cache()
