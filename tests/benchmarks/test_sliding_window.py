@@ -29,11 +29,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def measuring(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
 @pytest.fixture(scope="module")
 def network() -> TorchPredictor:
     torch.manual_seed(0)
