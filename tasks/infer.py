@@ -128,6 +128,9 @@ def half_precision(manifest: Manifest) -> Precision | None:
 def resident(name: str, digest: str, models: Location) -> ResidentModel:
     """Model in this worker's memory; loaded once per process, however many threads ask for it at once.
 
+    torch's own threads, which blend windows and resample, become as few as those of a model call: Dask runs a case per
+    core already, and threads that wait for a busy core cost more than they gain.
+
     Parameters
     ----------
     name, digest
@@ -144,6 +147,7 @@ def resident(name: str, digest: str, models: Location) -> ResidentModel:
     """
     with _loading:
         if (name, digest) not in _resident:
+            torch.set_num_threads(model_threads())
             _resident[name, digest] = ResidentModel(find_bundle(name, digest, models))
         return _resident[name, digest]
 
@@ -178,11 +182,7 @@ class ResidentModels(WorkerPlugin):
         self._models, self._place = dict(models), place
 
     def setup(self, worker: Worker) -> None:
-        """Open every model on the worker's device and log what they take.
-
-        torch's own threads, which blend windows and resample, become as few as those of a model call.
-        """
-        torch.set_num_threads(_threads())
+        """Open every model on the worker's device and log what they take."""
         device = _device_of(worker)
         for name, digest in self._models.items():
             resident(name, digest, self._place).predictor(device)
@@ -228,10 +228,11 @@ def _open_onnx(weights: bytes, device: str, precision: Precision) -> OnnxPredict
     kind, _, index = device.partition(":")
     if kind not in PROVIDERS:
         raise ValueError(f"no ONNX Runtime provider for device {device!r}; known are {', '.join(PROVIDERS)}")
-    return OnnxPredictor(weights, PROVIDERS[kind], _threads(), int(index or 0))
+    return OnnxPredictor(weights, PROVIDERS[kind], model_threads(), int(index or 0))
 
 
-def _threads() -> int:
+def model_threads() -> int:
+    """Threads inside one model call, and of torch, in this worker: ``POPSCAN_MODEL_THREADS``, else 1."""
     return int(os.environ.get(THREADS_VARIABLE, "1"))
 
 

@@ -13,6 +13,7 @@ from ops.registration.register import RegistrationPlan, register
 from ops.registration.similarity import Metric
 from storage.records import Measurement
 from tasks.case import Work, end_not_evaluable
+from tasks.infer import model_threads
 
 
 def register_roles(
@@ -43,6 +44,7 @@ def register_roles(
     """
     plan = RegistrationPlan(LinearModel(model), Metric(metric), Metric(deformable) if deformable else None)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(model_threads())  # as for models: on busy cores more threads made it many times slower
     try:
         found = register(work.volumes[fixed], work.volumes[moving], plan, device=device)
     except NotEvaluableError as error:
