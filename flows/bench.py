@@ -27,7 +27,7 @@ from ops.spans import recorded, span
 from storage.ledger import Ledger
 from tasks.case import Case, result_of
 from tasks.ingest import ingest_paths
-from tasks.stage import EndCase, Outcome
+from tasks.stage import Hop, Item, Outcome, run_hop
 from tasks.stream import Tally, stream
 
 ALONE = 4
@@ -114,7 +114,7 @@ def measure(dicom: Sequence[Path], programme: str, settings: Settings, folder: P
             raise NothingToBenchError(f"none of the studies in {', '.join(map(str, dicom))} is accepted by {programme}")
         outcomes: list[Outcome] = []
         machine, tally, compute_seconds, commit_seconds = _compute(cases, declared, ledger, settings, outcomes)
-    stages = {name: fmean(o.timings.get(name, 0.0) for o in outcomes) for name in _names(declared)}
+    stages = {stage.name: fmean(o.timings.get(stage.name, 0.0) for o in outcomes) for stage in declared.stages}
     return Bench(
         programme=programme,
         cases=len(cases),
@@ -126,10 +126,6 @@ def measure(dicom: Sequence[Path], programme: str, settings: Settings, folder: P
         stages={**stages, "commit": commit_seconds / len(cases)},
         alone=_alone(cases[:ALONE], declared),
     )
-
-
-def _names(programme: Programme) -> list[str]:
-    return [stage.name for stage in programme.stages]
 
 
 def _compute(
@@ -159,18 +155,13 @@ def _alone(cases: Sequence[Case], programme: Programme) -> dict[str, float]:
     """Seconds a case by stage and by step within each stage, one case after the other in this process."""
     totals: dict[str, float] = {}
     for case in cases:
-        value: Any = case
+        items, found = [Item(case)], {}
         for stage in programme.stages:
-            began = time.perf_counter()
             with recorded() as steps:
-                try:
-                    value = stage.function(value, **stage.parameters)
-                except EndCase:
-                    value = None
-            found = {stage.name: time.perf_counter() - began}
+                items = run_hop(Hop((stage,), stage.needs), items)
+            if stage.name in items[0].timings:
+                found[stage.name] = items[0].timings[stage.name]
             found |= {f"{stage.name}: {step}": seconds for step, seconds in steps.items()}
-            for name, seconds in found.items():
-                totals[name] = totals.get(name, 0.0) + seconds / len(cases)
-            if value is None:
-                break
+        for name, seconds in found.items():
+            totals[name] = totals.get(name, 0.0) + seconds / len(cases)
     return totals

@@ -16,7 +16,7 @@ from ops.inference.ladder import descend, rungs
 from ops.inference.locate import NetworkContract, locate_territories
 from ops.inference.memory import is_out_of_memory
 from ops.inference.onnx import OnnxPredictor
-from ops.inference.predictor import Precision, Predictor
+from ops.inference.predictor import Precision
 from ops.inference.torch import TorchPredictor, load_exported
 from ops.phantoms.labels import TERRITORY_LABELS
 from storage.models import BundleError, Manifest, ModelBundle, QuantileWindow
@@ -150,12 +150,6 @@ def resident(name: str, digest: str, models: Location) -> ResidentModel:
             torch.set_num_threads(model_threads())
             _resident[name, digest] = ResidentModel(find_bundle(name, digest, models))
         return _resident[name, digest]
-
-
-def resident_model(name: str, digest: str, models: Location) -> tuple[Manifest, Predictor]:
-    """Manifest, and predictor on this worker's device; raises as `resident` and `open_predictor` do."""
-    model = resident(name, digest, models)
-    return model.bundle.manifest, model.predictor(model_device())
 
 
 def resident_memory() -> dict[str, dict[str, int]]:

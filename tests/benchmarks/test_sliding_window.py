@@ -6,8 +6,6 @@ and a busy machine the threads wait for each other, and the ratio says nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -20,13 +18,7 @@ SHAPE, WINDOW, CLASSES = (60, 110, 110), (48, 80, 80), 9
 # Share of the bare network's speed that must be left; the rest is softmax, blending and argmax of nine classes.
 ASKED_SHARE = 0.75
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

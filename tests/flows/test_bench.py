@@ -39,3 +39,16 @@ def test_nothing_to_compute_is_said(tmp_path: Path) -> None:
     (tmp_path / "dicom").mkdir()
     with pytest.raises(NothingToBenchError, match="none of the studies"):
         measure([tmp_path / "dicom"], "calcium", Settings(), tmp_path / "home")
+
+
+def test_a_case_that_fails_is_counted_and_ends_nothing(
+    dicom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("tasks.infer.resident", broken)
+    found = measure([dicom], "calcium", Settings(cluster="threads", workers=2), tmp_path)
+    assert (found.cases, found.failed) == (2, 2)
+    assert "locate" in found.alone
+    assert "score" not in found.alone

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-import torch
 from scipy import ndimage
 
 from ops.measure.errors import NotEvaluableError
@@ -29,16 +27,12 @@ from ops.volume import Grid, Volume
 from tests.ops.registration.peers import demons
 
 # SimpleITK on two cores that others use too takes minutes.
-pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On small lattices, waiting for a busy core costs more than a second thread gains."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.realdata,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])

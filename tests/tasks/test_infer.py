@@ -33,7 +33,6 @@ from tasks.infer import (
     open_predictor,
     resident,
     resident_memory,
-    resident_model,
 )
 from tests.ops.inference.export import export_torch
 
@@ -54,13 +53,14 @@ def test_a_released_model_is_loaded_from_the_store_once(models: Location) -> Non
     released = ModelBundle(SHIPPED.manifest.model_copy(update={"version": "99.0"}), SHIPPED.weights)
     name = released.manifest.name
     with pytest.raises(BundleError, match=f"no model '{name}' with digest {released.digest[:12]}"):
-        resident_model(name, released.digest, models)
+        resident(name, released.digest, models)
     release_bundle(released, models)
-    manifest, predictor = resident_model(name, released.digest, models)
-    assert manifest == released.manifest
+    model = resident(name, released.digest, models)
+    predictor = model.predictor(model_device())
+    assert model.bundle.manifest == released.manifest
     models.delete()
-    assert resident_model(name, released.digest, models)[1] is predictor
-    assert resident_model(name, SHIPPED.digest, models)[0] == SHIPPED.manifest
+    assert resident(name, released.digest, models).predictor(model_device()) is predictor
+    assert resident(name, SHIPPED.digest, models).bundle.manifest == SHIPPED.manifest
 
 
 def test_what_ships_runs() -> None:
