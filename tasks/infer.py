@@ -1,4 +1,8 @@
-"""Inference on the workers: models stay resident, keyed by digest, and locate what a programme measures."""
+"""Inference on the workers: models stay resident, keyed by digest, and locate what a programme measures.
+
+Every process that knows a programme imports this module; torch and the runtimes, seconds and 200 MB, are imported by
+the functions that run on a worker.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,11 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from distributed import Worker, WorkerPlugin, get_worker
 
-from ops.inference.ladder import descend, rungs
-from ops.inference.locate import NetworkContract, locate_territories
-from ops.inference.memory import is_out_of_memory
-from ops.inference.onnx import OnnxPredictor
-from ops.inference.predictor import Precision
-from ops.inference.torch import TorchPredictor, load_exported
 from ops.phantoms.labels import TERRITORY_LABELS
 from storage.models import BundleError, Manifest, ModelBundle, QuantileWindow
 from storage.releases import find_bundle
@@ -25,9 +23,15 @@ from storage.urls import Location
 from tasks.case import Work
 from tasks.stream import GPU_RESOURCE
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ops.inference.locate import NetworkContract
+    from ops.inference.onnx import OnnxPredictor
+    from ops.inference.predictor import Precision
+    from ops.inference.torch import TorchPredictor
 
-RuntimePredictor = OnnxPredictor | TorchPredictor
+    RuntimePredictor = OnnxPredictor | TorchPredictor
+
+logger = logging.getLogger(__name__)
 
 HEART_MODEL = "heart-territories"
 
@@ -70,6 +74,9 @@ class ResidentModel:
 
 def locate_heart(work: Work) -> Work:
     """Add the label map ``territories`` and the facts ``heart`` of the CT in role ``ct``."""
+    from ops.inference.ladder import descend, rungs
+    from ops.inference.locate import locate_territories
+
     case = work.case
     model = resident(HEART_MODEL, case.recipe.models[HEART_MODEL], case.stores.models)
     contract = network_contract(model.bundle.manifest)
@@ -93,6 +100,8 @@ def network_contract(manifest: Manifest) -> NetworkContract:
     storage.models.BundleError
         Its window is not in HU.
     """
+    from ops.inference.locate import NetworkContract
+
     window = manifest.input.window
     if isinstance(window, QuantileWindow):
         raise BundleError(f"model {manifest.folder}: heart location needs a window in HU, not quantiles")
@@ -145,6 +154,8 @@ def resident(name: str, digest: str, models: Location) -> ResidentModel:
     OSError
         The store cannot be read at present.
     """
+    import torch
+
     with _loading:
         if (name, digest) not in _resident:
             torch.set_num_threads(model_threads())
@@ -204,6 +215,9 @@ def open_predictor(
     torch.OutOfMemoryError
         Or ONNX Runtime's error: no room for the weights.
     """
+    from ops.inference.memory import is_out_of_memory
+    from ops.inference.torch import TorchPredictor, load_exported
+
     manifest, device = bundle.manifest, device or model_device()
     try:
         if manifest.runtime == "torch":
@@ -217,6 +231,8 @@ def open_predictor(
 
 def _open_onnx(weights: bytes, device: str, precision: Precision) -> OnnxPredictor:
     """Session with the provider that a device's name stands for."""
+    from ops.inference.onnx import OnnxPredictor
+
     if precision != "float32":
         raise ValueError(f"an ONNX graph is computed as it was stored, not in {precision}")
     kind, _, index = device.partition(":")

@@ -27,7 +27,6 @@ from ops.diseases.calcium.scan import (
 )
 from ops.diseases.calcium.scores import weight_edges
 from ops.diseases.calcium.territories import heart_centre
-from ops.inference.locate import heart_verdict
 from ops.measure.errors import OutOfModelRangeError
 from ops.pictures import calcium_picture, png
 from ops.verdict import ResultStatus, Verdict, VerdictStatus
@@ -307,6 +306,8 @@ def _none_eligible(candidates: Sequence[_Candidate], refusals: Mapping[str, _Ref
 
 def score(work: Work) -> Work:
     """Stage: score the calcium of the located heart and prepare what is published."""
+    from ops.inference.locate import heart_verdict  # brings torch, which only workers need
+
     scan = ScanFacts.from_dict(work.case.facts)
     heart = work.found["heart"]
     policy = CalciumPolicy.from_dict(work.case.recipe.policy)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -34,3 +36,9 @@ def test_options_are_set_and_the_rest_keeps_its_defaults() -> None:
 def test_options_that_cannot_be_are_refused_by_name(options: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         load_programme("calcium").with_policy(options)
+
+
+def test_knowing_a_programme_does_not_take_torch() -> None:
+    """Every command and flow process loads programmes; torch costs seconds and 200 MB, and only workers use it."""
+    code = "import sys, flows.programmes as p; p.load_programme('calcium'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
