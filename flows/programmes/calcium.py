@@ -354,7 +354,7 @@ PROGRAMME = Programme(
     accept=accept,
     stages=(
         Stage("load", "1", load),
-        Stage("locate", "1", locate_heart, needs="gpu"),
+        Stage("locate", "2", locate_heart, needs="gpu"),
         Stage("score", VERSION, score),
         Stage("draw", "2", draw),
         Stage("publish", "1", publish),
