@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deployments.deploy import POOLS
-from deployments.services import PREFECT_SETTINGS
+from deployments.services import PREFECT_SETTINGS, gpu_resource
 from deployments.values import Values
 
 Manifest = dict[str, Any]
@@ -124,6 +124,7 @@ def _context(values: Values) -> dict[str, Any]:
         "settings": settings,
         "server_settings": server_settings,
         "scheduler_routes": SCHEDULER_ROUTES,
+        "gpu_resource": gpu_resource(),
     }
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from deployments.deploy import POOLS
 from deployments.prefect_server import PREFECT_ENVIRONMENT
-from flows.settings import DASK_CONFIG, HEARTBEAT_SECONDS, THREADS_PER_GPU, Settings, available_cores
+from flows.settings import CASES_PER_GPU, DASK_CONFIG, HEARTBEAT_SECONDS, THREADS_PER_GPU, Settings, available_cores
+from tasks.stream import GPU_RESOURCE
 
 LOOPBACK = "127.0.0.1"
 
@@ -139,7 +140,7 @@ def _dask_workers(settings: Settings) -> list[Service]:
     cores, found = settings.workers or available_cores(), []
     here = ("--host", LOOPBACK, "--no-dashboard")
     if gpus := _gpu_count():
-        threads = ("--nthreads", THREADS_PER_GPU, "--resources", "GPU=1", "--host", LOOPBACK)
+        threads = ("--nthreads", THREADS_PER_GPU, "--resources", gpu_resource(), "--host", LOOPBACK)
         found.append(Service("dask-gpu-workers", _python("dask", "cuda", "worker", scheduler_url(settings), *threads)))
         cores -= THREADS_PER_GPU * gpus
     if cores > 0:
@@ -147,6 +148,11 @@ def _dask_workers(settings: Settings) -> list[Service]:
         command = _python("distributed.cli.dask_worker", scheduler_url(settings), *many)
         found.append(Service("dask-workers", command))
     return found
+
+
+def gpu_resource() -> str:
+    """Dask resource of a worker with a GPU, as its command line has it."""
+    return f"{GPU_RESOURCE}={CASES_PER_GPU}"
 
 
 def _gpu_count() -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import dask
 from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
-from flows.settings import DASK_CONFIG, THREADS_PER_GPU, Settings, available_cores
+from flows.settings import CASES_PER_GPU, DASK_CONFIG, THREADS_PER_GPU, Settings, available_cores
 from tasks.stream import GPU_RESOURCE
 
 LOCAL_HTTP = "127.0.0.1:0"
@@ -82,7 +82,7 @@ def gpu_cluster(gpus: Sequence[str], cpu_workers: int) -> Iterator[Any]:
         Processes of one thread without a GPU.
     """
     cpu = {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": ""}, "dashboard_address": LOCAL_HTTP}
-    gpu = {"nthreads": THREADS_PER_GPU, "resources": {GPU_RESOURCE: 1}, "dashboard_address": LOCAL_HTTP}
+    gpu = {"nthreads": THREADS_PER_GPU, "resources": {GPU_RESOURCE: CASES_PER_GPU}, "dashboard_address": LOCAL_HTTP}
     workers = {f"cpu-{n}": {"cls": Nanny, "options": cpu} for n in range(cpu_workers)}
     for name in gpus:
         options = {**gpu, "env": {"CUDA_VISIBLE_DEVICES": name}}

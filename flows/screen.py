@@ -40,6 +40,7 @@ from ops.verdict import ResultStatus
 from storage.ledger import Ledger
 from storage.records import utc_now
 from tasks.case import Case, result_of
+from tasks.infer import keep_resident
 from tasks.stage import Outcome
 from tasks.stream import NoWorkersError, Tally, stream
 
@@ -152,6 +153,7 @@ class _Run:
     failed: int = 0
     paused: int = 0
     changes: int = 0
+    resident: list[str] = field(default_factory=list)  # models on the workers, as last told
     batch: dict[str, bool] = field(default_factory=dict)  # cases of the present batch, and whether they failed
 
     def commit_what_needs_no_computing(self, page: Plan) -> None:
@@ -169,7 +171,15 @@ class _Run:
 
         connection: Any = Client  # Dask's own annotations are partial
         with connection(self.scheduler(), set_as_default=False) as client:
+            for case in cases[:1]:
+                self._keep_models(client, case)
             return stream(client, self.programme.stages, cases, commit, window=self.settings.window)
+
+    def _keep_models(self, client: Client, case: Case) -> None:
+        resident = keep_resident(client, case.recipe.models, case.stores.models)
+        if resident != self.resident:
+            get_run_logger().info("models in the workers' memory: %s", "; ".join(resident) or "none")
+        self.resident = resident
 
     def close_batch(self) -> None:
         self.computed += len(self.batch)

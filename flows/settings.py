@@ -20,8 +20,12 @@ HEARTBEAT_SECONDS = 30
 """How often a flow run tells Prefect that it is alive."""
 
 
-THREADS_PER_GPU = 4
-"""One of them computes on the GPU at a time; the others read, decode and write for the cases before and after it."""
+CASES_PER_GPU = 3
+"""Cases at once on a card, and so its worker's Dask resource: their windows share batches, and while one is computed
+the next travels there and is resampled."""
+
+THREADS_PER_GPU = CASES_PER_GPU + 1
+"""The last one reads and writes for the cases before and after."""
 
 DASK_CONFIG: dict[str, Any] = {
     # The first death of a worker already hands its cases back: the executor finds out which of them is to blame.
@@ -31,6 +35,9 @@ DASK_CONFIG: dict[str, Any] = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": 0.85,
     "distributed.worker.memory.terminate": 0.95,
+    # So long after each death of a worker, Dask gives its nanny up for good if no worker is there at that very moment:
+    # the default of 15 s has been met by a second death. A nanny that starts another is what is wanted.
+    "distributed.deploy.lost-worker-timeout": "365 days",
 }
 """Dask's own settings wherever Popscan starts schedulers and workers; a worker's limit is its share of the machine."""
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from prefect import flow
 
+from ops.inference.inferer import WindowInferer
+from ops.inference.sliding_window import Tiling
 from ops.inference.torch import TorchPredictor
 from storage.models import load_bundle, write_bundle
 from tasks.evaluate import evaluate_network, lesion_fates, lesion_quality, measured_quality
 from tasks.train import (
+    CONTRACT,
     HELD_OUT_SEED,
     TRAINING_SEED,
     export_onnx,
@@ -91,8 +94,8 @@ def train_bundle(
     del chests
     unseen = [load_anatomy(path) for path in make_anatomies(work, held_out, HELD_OUT_SEED, workers)]
     quality = measured_quality(evaluate_network(result.network, unseen, seed), len(unseen))
-    predictor = TorchPredictor(result.network)
-    fates = [fate for n in range(scans) for fate in lesion_fates(predictor, SCAN_SEED + n, gated=n % 2 == 0)]
+    network = WindowInferer(TorchPredictor(result.network), Tiling(CONTRACT.patch_shape))
+    fates = [fate for n in range(scans) for fate in lesion_fates(network, SCAN_SEED + n, gated=n % 2 == 0)]
     quality += lesion_quality(fates, f"calcium deposits above 130 HU in {scans} held-out simulated scans with noise")
     facts = provenance(result, anatomies, seed, earlier)
     return write_bundle(out, heart_territories_bundle(export_onnx(result.network), version, facts, quality))

@@ -12,8 +12,8 @@ from torch import nn
 
 from ops.diseases.calcium.measurement import DEFAULT_POLICY
 from ops.diseases.calcium.territories import coronary_calcium, heart_box
+from ops.inference.inferer import Inferer
 from ops.inference.locate import locate_territories
-from ops.inference.predictor import Predictor
 from ops.phantoms.chest.calcification import Deposit, other_calcium
 from ops.phantoms.chest.calcification import coronary_calcium as coronary_deposits
 from ops.phantoms.chest.protocol import chest_protocol, gated_protocol
@@ -104,12 +104,12 @@ class LesionFate:
     artery: str | None
 
 
-def lesion_fates(predictor: Predictor, seed: int, gated: bool = True) -> list[LesionFate]:
+def lesion_fates(network: Inferer, seed: int, gated: bool = True) -> list[LesionFate]:
     """Simulate one person's scan and see which calcium deposits the located territories call coronary.
 
     Parameters
     ----------
-    predictor
+    network
         The heart network.
     seed
         Of participant, protocol, calcium and noise.
@@ -129,7 +129,7 @@ def lesion_fates(predictor: Predictor, seed: int, gated: bool = True) -> list[Le
     coronary = coronary_deposits(chest, rng)
     other = other_calcium(chest, coronary, rng)
     scan = simulate_scan(chest, protocol, rng, coronary, other)
-    territories, _ = locate_territories(scan.volume, predictor, CONTRACT)
+    territories, _ = locate_territories(scan.volume, network, CONTRACT)
     truth = Volume(label_map(chest, territories.grid), territories.grid, "label")
     found, best = scored_calcium(territories, scan), scored_calcium(truth, scan)
     scorable = [d for d in coronary if (ideal := _fate(d, scan, best)) is not None and ideal.scored]

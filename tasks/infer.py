@@ -1,4 +1,4 @@
-"""Inference on the workers: models stay resident, keyed by digest, and locate what a programme measures.
+"""Inference on the workers: models stay resident, keyed by digest, and segment or locate what a programme measures.
 
 Every process that knows a programme imports this module; torch and the runtimes, seconds and 200 MB, are imported by
 the functions that run on a worker.
@@ -6,32 +6,41 @@ the functions that run on a worker.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from distributed import Worker, WorkerPlugin, get_worker
+from distributed import Client, Worker, WorkerPlugin, get_worker
 
 from ops.phantoms.labels import TERRITORY_LABELS
 from storage.models import BundleError, Manifest, ModelBundle, QuantileWindow
 from storage.releases import find_bundle
 from storage.urls import Location
-from tasks.case import Work
-from tasks.stream import GPU_RESOURCE
+from tasks.case import Case, Work
+from tasks.stream import GPU_RESOURCE, has_gpu
 
 if TYPE_CHECKING:
-    from ops.inference.locate import NetworkContract
+    from ops.inference.inferer import Inferer
+    from ops.inference.ladder import Rung
+    from ops.inference.locate import HeartLocation, NetworkContract
     from ops.inference.onnx import OnnxPredictor
     from ops.inference.predictor import Precision
+    from ops.inference.segment import SegmentationContract
     from ops.inference.torch import TorchPredictor
+    from ops.volume import Volume
 
     RuntimePredictor = OnnxPredictor | TorchPredictor
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 HEART_MODEL = "heart-territories"
 
@@ -52,12 +61,13 @@ _loading = threading.Lock()
 
 
 class ResidentModel:
-    """A model in a worker's memory: its bundle, and its predictors by device and precision, each opened once."""
+    """A model in a worker's memory: its bundle, and by rung what computes it, each opened once."""
 
     def __init__(self, bundle: ModelBundle) -> None:
         self.bundle = bundle
         self._predictors: dict[tuple[str, Precision], RuntimePredictor] = {}
-        self._opening = threading.Lock()
+        self._inferers: dict[Rung, Inferer] = {}
+        self._opening = threading.RLock()
 
     def predictor(self, device: str, precision: Precision = "float32") -> RuntimePredictor:
         """Predictor on a device; see :func:`open_predictor`."""
@@ -66,30 +76,110 @@ class ResidentModel:
                 self._predictors[device, precision] = open_predictor(self.bundle, device, precision)
             return self._predictors[device, precision]
 
+    def inferer(self, rung: Rung) -> Inferer:
+        """Give what computes volumes on a rung: on the first, cases share batches of a size found by trying.
+
+        Raises
+        ------
+        storage.models.BundleError
+            See :func:`open_predictor`.
+        torch.OutOfMemoryError
+            Or ONNX Runtime's error: no room for the weights or for one window.
+        """
+        with self._opening:
+            if rung not in self._inferers:
+                self._inferers[rung] = self._open_inferer(rung)
+            return self._inferers[rung]
+
+    def _open_inferer(self, rung: Rung) -> Inferer:
+        from ops.inference.batch_size import best_batch
+        from ops.inference.inferer import SharedInferer, WindowInferer
+        from ops.inference.sliding_window import Tiling
+
+        predictor, window = self.predictor(rung.device, rung.precision), self.bundle.manifest.input.patch_shape
+        if rung.name == "full":
+            return SharedInferer(predictor, Tiling(window, batch=best_batch(predictor, window)))
+        return WindowInferer(predictor, Tiling(window, on_host=True))
+
     def memory(self) -> dict[str, int]:
         """Bytes of the weights by device and precision."""
         predictors = dict(self._predictors)
         return {f"{device} {precision}": found.nbytes for (device, precision), found in predictors.items()}
 
 
+def segment_role(work: Work, role: str, model: str) -> Work:
+    """Add the label map of the volume in ``role``, on its own grid, as ``labels[model]``.
+
+    Declare the stage with ``needs="gpu"`` and the model among those of the programme.
+
+    Parameters
+    ----------
+    work
+        With a volume in the role.
+    role
+        Of the volume, in the units that the model's manifest names.
+    model
+        Name of a bundle whose classes are labels.
+    """
+    from ops.inference.segment import segment
+
+    def compute(network: Inferer, manifest: Manifest) -> Volume:
+        return segment(work.volumes[role], network, segmentation_contract(manifest))
+
+    labels, flags = _infer(work.case, model, compute)
+    return replace(work, labels={**work.labels, model: labels}, flags=(*work.flags, *flags))
+
+
 def locate_heart(work: Work) -> Work:
     """Add the label map ``territories`` and the facts ``heart`` of the CT in role ``ct``."""
-    from ops.inference.ladder import descend, rungs
     from ops.inference.locate import locate_territories
 
-    case = work.case
-    model = resident(HEART_MODEL, case.recipe.models[HEART_MODEL], case.stores.models)
-    contract = network_contract(model.bundle.manifest)
-    (territories, heart), descent = descend(
-        rungs(model_device(), half_precision(model.bundle.manifest)),
-        model.predictor,
-        contract.patch_shape,
-        lambda predictor, tiling: locate_territories(work.volumes["ct"], predictor, contract, tiling),
-    )
+    def compute(network: Inferer, manifest: Manifest) -> tuple[Volume, HeartLocation]:
+        return locate_territories(work.volumes["ct"], network, network_contract(manifest))
+
+    (territories, heart), flags = _infer(work.case, HEART_MODEL, compute)
     labels, found = {**work.labels, "territories": territories}, {**work.found, "heart": heart}
+    return replace(work, labels=labels, found=found, flags=(*work.flags, *flags))
+
+
+def _infer(case: Case, name: str, compute: Callable[[Inferer, Manifest], Answer]) -> tuple[Answer, tuple[str, ...]]:
+    """Apply a model on the first rung with enough memory; the flags say which, if it was not the first.
+
+    A worker whose GPU no longer answers leaves: its nanny starts another, and its cases run again one by one.
+    """
+    from ops.device import is_lost
+    from ops.inference.ladder import descend, rungs
+
+    model, device = resident(name, case.recipe.models[name], case.stores.models), model_device()
+    manifest = model.bundle.manifest
+    ladder = rungs(device, half_precision(manifest))
+    try:
+        answer, descent = descend(ladder, model.inferer, lambda network: compute(network, manifest))
+    except Exception as error:
+        if is_lost(device):
+            _leave(f"case {case.case_id}: {device} no longer answers after {type(error).__name__}: {error}")
+        raise
     for rung, why in descent.failed:
         logger.warning("case %s: no memory on rung %s: %s", case.case_id, rung, why)
-    return replace(work, labels=labels, found=found, flags=(*work.flags, *descent.flags))
+    return answer, descent.flags
+
+
+def _leave(why: str) -> None:
+    """End this process if it is a worker that will be replaced: a broken CUDA context lasts as long as it does."""
+    with suppress(ValueError):  # not inside a worker
+        if get_worker().nanny:
+            logger.critical("%s; this worker leaves", why)
+            os._exit(1)
+
+
+def segmentation_contract(manifest: Manifest) -> SegmentationContract:
+    """Read from a manifest what a segmentation network expects."""
+    from ops.inference.segment import SegmentationContract
+
+    expected = manifest.input
+    if isinstance(expected.window, QuantileWindow):
+        return SegmentationContract(expected.units, expected.spacing_mm, expected.window.quantiles, of_quantiles=True)
+    return SegmentationContract(expected.units, expected.spacing_mm, expected.window)
 
 
 def network_contract(manifest: Manifest) -> NetworkContract:
@@ -137,6 +227,8 @@ def half_precision(manifest: Manifest) -> Precision | None:
 def resident(name: str, digest: str, models: Location) -> ResidentModel:
     """Model in this worker's memory; loaded once per process, however many threads ask for it at once.
 
+    It takes the place of another version of the same model, so that releases do not pile up on a card.
+
     torch's own threads, which blend windows and resample, become as few as those of a model call: Dask runs a case per
     core already, and threads that wait for a busy core cost more than they gain.
 
@@ -159,7 +251,10 @@ def resident(name: str, digest: str, models: Location) -> ResidentModel:
     with _loading:
         if (name, digest) not in _resident:
             torch.set_num_threads(model_threads())
-            _resident[name, digest] = ResidentModel(find_bundle(name, digest, models))
+            model = ResidentModel(find_bundle(name, digest, models))
+            for earlier in [key for key in _resident if key[0] == name]:
+                del _resident[earlier]  # a case that still uses it keeps it until it is done
+            _resident[name, digest] = model
         return _resident[name, digest]
 
 
@@ -179,19 +274,46 @@ class ResidentModels(WorkerPlugin):
         Name and digest of each.
     place
         Where released bundles lie.
+    only_gpus
+        Leave workers without a GPU alone.
     """
 
     name = "popscan-resident-models"
 
-    def __init__(self, models: Mapping[str, str], place: Location) -> None:
-        self._models, self._place = dict(models), place
+    def __init__(self, models: Mapping[str, str], place: Location, only_gpus: bool) -> None:
+        self._models, self._place, self._only_gpus = dict(models), place, only_gpus
 
-    def setup(self, worker: Worker) -> None:
-        """Open every model on the worker's device and log what they take."""
-        device = _device_of(worker)
+    async def setup(self, worker: Worker) -> None:
+        """Open every model as its cases will; one that cannot be is a matter of the cases that need it."""
+        if worker.state.total_resources.get(GPU_RESOURCE) or not self._only_gpus:
+            await asyncio.to_thread(self._open, _device_of(worker))
+
+    def _open(self, device: str) -> None:
+        from ops.inference.ladder import rungs
+
         for name, digest in self._models.items():
-            resident(name, digest, self._place).predictor(device)
-        logger.info("resident models, bytes: %s", resident_memory())
+            try:
+                model = resident(name, digest, self._place)
+                model.inferer(rungs(device, None)[0])
+            except Exception as error:  # no such bundle, store away, no memory: found again by each case, and recorded
+                logger.warning("model %s %s is not resident on %s: %s", name, digest[:12], device, error)
+
+
+def keep_resident(client: Client, models: Mapping[str, str], place: Location) -> list[str]:
+    """Have the workers of a cluster, present and future, load models before their first case.
+
+    Returns
+    -------
+    list of str
+        What is resident where, a line each: for a log.
+    """
+    connection: Any = client  # Dask's methods are only partly typed
+    with suppress(OSError):  # a worker that dies just now; the case that needs a model loads it anyway
+        connection.register_plugin(ResidentModels(models, place, only_gpus=has_gpu(client)))
+    found: Counter[str] = Counter()
+    for memory in connection.run(resident_memory, on_error="ignore").values():
+        found.update(f"{model}, {kind}, {size / 1e6:.1f} MB" for model, m in memory.items() for kind, size in m.items())
+    return [f"{line}, {count} workers" for line, count in sorted(found.items())]
 
 
 def open_predictor(

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from ops.inference.batch_size import best_batch
 from ops.inference.predictor import Precision
-from ops.inference.sliding_window import OVERLAP, Shape, Tiling, window_labels, window_starts
+from ops.inference.sliding_window import OVERLAP, Shape, Tiling, mosaics, window_starts
 from ops.inference.torch import TorchPredictor
 from ops.training.network import UNet3d
 
@@ -33,8 +33,8 @@ ASKED_SHARE = 0.90
 
 def ours(network: TorchPredictor, volumes: list[Tensor], tiling: Tiling) -> None:
     """Labels of all volumes through common batches."""
-    for _ in window_labels(network, volumes, tiling):
-        pass
+    for mosaic in mosaics(network, volumes, tiling):
+        mosaic.labels()
 
 
 def bare(network: TorchPredictor, batch: Tensor, windows: int) -> None:

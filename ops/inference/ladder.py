@@ -6,15 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ops.inference.batch_size import best_batch
+from ops.inference.inferer import Inferer
 from ops.inference.memory import is_out_of_memory, release_cached
-from ops.inference.predictor import Precision, TensorPredictor
-from ops.inference.sliding_window import Shape, Tiling
+from ops.inference.predictor import Precision
 
 RungName = Literal["full", "tiled", "half", "cpu"]
 Answer = TypeVar("Answer")
-Open = Callable[[str, Precision], TensorPredictor]
-"""``open(device, precision)``: a predictor, ready; kept by the caller, as a rung may be needed again."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +21,8 @@ class Rung:
     Attributes
     ----------
     name
-        ``full``: volume, sums and the best batch on the device. ``tiled``: one window at a time there, volume and
-        sums in host memory. ``half``: the same in half precision. ``cpu``: all in host memory.
+        ``full``: volumes, sums and the best batch on the device, shared with other cases. ``tiled``: one window at a
+        time there, volume and sums in host memory. ``half``: the same in half precision. ``cpu``: all in host memory.
     device
         ``"cpu"``, ``"cuda:0"`` …
     precision
@@ -76,7 +73,7 @@ def rungs(device: str, half: Precision | None) -> tuple[Rung, ...]:
 
 
 def descend(
-    ladder: Sequence[Rung], open_predictor: Open, window: Shape, compute: Callable[[TensorPredictor, Tiling], Answer]
+    ladder: Sequence[Rung], open_inferer: Callable[[Rung], Inferer], compute: Callable[[Inferer], Answer]
 ) -> tuple[Answer, Descent]:
     """Compute on the first rung with enough memory.
 
@@ -84,13 +81,10 @@ def descend(
     ----------
     ladder
         From :func:`rungs`.
-    open_predictor
-        Gives the model for a rung.
-    window
-        Window size ``(z, y, x)``.
+    open_inferer
+        Gives the model as a rung has it; kept by the caller, as a rung may be needed again.
     compute
-        The whole work on the device, from resampling to labels: ``compute(predictor, tiling)``. Called again from
-        the start on the next rung.
+        The whole work on the device, from resampling to labels. Called again from the start on the next rung.
 
     Returns
     -------
@@ -105,18 +99,10 @@ def descend(
     failed: list[tuple[RungName, str]] = []
     for rung in ladder:
         try:
-            predictor = open_predictor(rung.device, rung.precision)
-            return compute(predictor, _tiling(rung, predictor, window)), Descent(rung.name, tuple(failed))
+            return compute(open_inferer(rung)), Descent(rung.name, tuple(failed))
         except Exception as error:
             if rung is ladder[-1] or not is_out_of_memory(error):
                 raise
             failed.append((rung.name, f"{type(error).__name__}: {error}"))
         release_cached()  # after the handler: the error's traceback held the tensors
     raise ValueError("a ladder needs at least one rung")
-
-
-def _tiling(rung: Rung, predictor: TensorPredictor, window: Shape) -> Tiling:
-    """Best batch on the first rung, one window at a time on the others."""
-    if rung.name == "full":
-        return Tiling(window, batch=best_batch(predictor, window))
-    return Tiling(window, on_host=True)

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from scipy import ndimage
 
-from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
+from ops.inference.inferer import Inferer
 from ops.inference.segment import to_network_grid
-from ops.inference.sliding_window import Shape, Tiling, window_probabilities
+from ops.inference.sliding_window import Shape
 from ops.preprocess.intensity import window_tensor
 from ops.preprocess.resample import spaced_grid
 from ops.spans import span
@@ -117,24 +117,17 @@ class HeartLocation:
     cut_faces: tuple[str, ...]
 
 
-def locate_territories(
-    volume: Volume,
-    predictor: Predictor | TensorPredictor,
-    contract: NetworkContract,
-    tiling: Tiling | None = None,
-) -> tuple[Volume, HeartLocation]:
+def locate_territories(volume: Volume, network: Inferer, contract: NetworkContract) -> tuple[Volume, HeartLocation]:
     """Label the heart, its artery territories, the aorta and bone at the network's resolution.
 
     Parameters
     ----------
     volume
         CT in HU, any orientation and spacing.
-    predictor
+    network
         The ``heart-territories`` network in some runtime.
     contract
         Its input and output, from the manifest.
-    tiling
-        How to lay out its windows; by default one of the contract's patch shape at a time.
 
     Returns
     -------
@@ -149,13 +142,12 @@ def locate_territories(
     """
     if volume.units != "HU":
         raise ValueError(f"heart location needs CT in HU, this volume is in {volume.units!r}")
-    network = on_tensors(predictor)
     grid = spaced_grid(volume.grid, contract.spacing_mm)
     with span("resample"):
         coarse = to_network_grid(volume, grid, network.place, HU_RANGE)
         image = window_tensor(coarse, *contract.window_hu)
     with span("infer"):
-        (blended,) = window_probabilities(network, [image], tiling or Tiling(contract.patch_shape))
+        blended = network.probabilities(image)
     with span("export"):
         values = coarse.cpu().numpy()
         probabilities = blended.to(torch.float16).cpu().numpy()

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops.inference.predictor import TensorPredictor
-from ops.inference.sliding_window import Tiling, window_labels
+from ops.inference.inferer import Inferer
 from ops.preprocess.intensity import quantiles_tensor, window_tensor
 from ops.preprocess.resample import resample, spaced_grid
 from ops.preprocess.resample_torch import resample_labels, resample_tensor
@@ -38,7 +37,7 @@ class SegmentationContract:
     of_quantiles: bool = False
 
 
-def segment(volume: Volume, network: TensorPredictor, contract: SegmentationContract, tiling: Tiling) -> Volume:
+def segment(volume: Volume, network: Inferer, contract: SegmentationContract) -> Volume:
     """Label map of a scan on the scan's own grid.
 
     Parameters
@@ -49,8 +48,6 @@ def segment(volume: Volume, network: TensorPredictor, contract: SegmentationCont
         Where it computes, everything else does too: the host gets the uint8 labels and never a probability.
     contract
         What the network expects.
-    tiling
-        Windows and batches.
 
     Raises
     ------
@@ -61,8 +58,7 @@ def segment(volume: Volume, network: TensorPredictor, contract: SegmentationCont
         raise ValueError(f"this network needs a scan in {contract.units!r}, this one is in {volume.units!r}")
     grid = spaced_grid(volume.grid, contract.spacing_mm)
     image = _network_input(to_network_grid(volume, grid, network.place), contract)
-    (labels,) = window_labels(network, [image], tiling)
-    back = resample_labels(labels, grid, volume.grid)
+    back = resample_labels(network.labels(image), grid, volume.grid)
     return Volume(back.cpu().numpy(), volume.grid, units="label")
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ops.inference.predictor import Float32Array, Predictor, TensorPredictor, on_tensors
+from ops.device import Pace
+from ops.inference.predictor import Float32Array, TensorPredictor
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -86,7 +87,7 @@ def outer(z: npt.NDArray[np.float64], y: npt.NDArray[np.float64], x: npt.NDArray
     return np.asarray(z[:, None, None] * y[:, None] * x, dtype=np.float32)
 
 
-class _Mosaic:
+class Mosaic:
     """One volume on its way: its padded voxels, the windows still to come, and the weighted sum of those that came."""
 
     def __init__(self, volume: Tensor, tiling: Tiling, weights: Tensor) -> None:
@@ -114,50 +115,28 @@ class _Mosaic:
         self._sum[(slice(None), *box)].addcmul_(probabilities, self._weights)
         self.pending -= 1
 
-    def sums(self) -> Tensor:
-        """Weighted sums ``(classes, z, y, x)``: the largest is that of the winning class."""
-        assert self._sum is not None  # every volume has at least one window
-        return self._sum[(slice(None), *self._inside)]
+    def labels(self) -> Tensor:
+        """Most probable class of every voxel, uint8 ``(z, y, x)``: that of the largest weighted sum."""
+        return self._sums().max(dim=0).indices.to(torch.uint8)
 
     def probabilities(self) -> Tensor:
-        """Weighted means; as windows and weights are products over the axes, so is the sum of the weights."""
+        """Weighted means ``(classes, z, y, x)`` float32; call once, as the sums become them in place."""
+        # As windows and weights are products over the axes, so is the sum of the weights.
         covered = [np.zeros(size) for size in self.padded.shape]
         for axis, total in enumerate(covered):
             for start in self._starts[axis]:
                 total[start : start + self._window[axis]] += axis_blend(self._window[axis])
         weight = torch.from_numpy(outer(*covered)[self._inside]).to(self._weights.device)
-        return self.sums().div_(weight)
+        return self._sums().div_(weight)
+
+    def _sums(self) -> Tensor:
+        assert self._sum is not None  # every volume has at least one window
+        return self._sum[(slice(None), *self._inside)]
 
 
 @torch.no_grad()
-def _mosaics(predictor: TensorPredictor, volumes: Iterable[Tensor], tiling: Tiling) -> Iterator[_Mosaic]:
-    """Compute the windows of all volumes in common batches; give each volume as soon as it is complete."""
-    weights = torch.from_numpy(blend_weights(tiling.window)).to("cpu" if tiling.on_host else predictor.place)
-    opened: deque[_Mosaic] = deque()
-
-    def windows() -> Iterator[tuple[_Mosaic, Box]]:
-        for volume in volumes:
-            opened.append(mosaic := _Mosaic(volume, tiling, weights))
-            for box in mosaic.boxes():
-                yield mosaic, box
-
-    rest = windows()
-    while group := list(islice(rest, tiling.batch)):
-        _compute(predictor, group, weights.device)
-        while opened and opened[0].pending == 0:
-            yield opened.popleft()
-
-
-def _compute(predictor: TensorPredictor, group: Sequence[tuple[_Mosaic, Box]], sums_on: torch.device) -> None:
-    """Run one batch of windows and blend them in."""
-    batch = torch.stack([mosaic.padded[box] for mosaic, box in group])[:, None]
-    probabilities = predictor.infer(batch.to(predictor.place)).softmax(dim=1).to(sums_on)
-    for (mosaic, box), window in zip(group, probabilities, strict=True):
-        mosaic.add(box, window)
-
-
-def window_probabilities(predictor: TensorPredictor, volumes: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
-    """Class probabilities of volumes, blended from overlapping windows.
+def mosaics(predictor: TensorPredictor, volumes: Iterable[Tensor], tiling: Tiling) -> Iterator[Mosaic]:
+    """Compute the windows of volumes in common batches.
 
     Parameters
     ----------
@@ -170,37 +149,31 @@ def window_probabilities(predictor: TensorPredictor, volumes: Iterable[Tensor], 
 
     Yields
     ------
-    Tensor
-        ``(classes, z, y, x)`` float32 for each volume in turn, on the predictor's device (in host memory with
+    Mosaic
+        Each volume in turn, as soon as it is complete, on the predictor's device (in host memory with
         ``tiling.on_host``).
     """
-    return (mosaic.probabilities() for mosaic in _mosaics(predictor, volumes, tiling))
+    weights = torch.from_numpy(blend_weights(tiling.window)).to("cpu" if tiling.on_host else predictor.place)
+    opened: deque[Mosaic] = deque()
+    pace = Pace(predictor.place)
+
+    def windows() -> Iterator[tuple[Mosaic, Box]]:
+        for volume in volumes:
+            opened.append(mosaic := Mosaic(volume, tiling, weights))
+            for box in mosaic.boxes():
+                yield mosaic, box
+
+    rest = windows()
+    while group := list(islice(rest, tiling.batch)):
+        _compute(predictor, group, weights.device)
+        pace.step()
+        while opened and opened[0].pending == 0:
+            yield opened.popleft()
 
 
-def window_labels(predictor: TensorPredictor, volumes: Iterable[Tensor], tiling: Tiling) -> Iterator[Tensor]:
-    """Most probable class of every voxel; as :func:`window_probabilities`, uint8 ``(z, y, x)``."""
-    return (mosaic.sums().max(dim=0).indices.to(torch.uint8) for mosaic in _mosaics(predictor, volumes, tiling))
-
-
-def sliding_window(
-    predictor: Predictor, array: Float32Array, window: Shape, overlap: float = OVERLAP, batch: int = 1
-) -> npt.NDArray[np.float16]:
-    """Class probabilities of one NumPy array, in host memory.
-
-    Parameters
-    ----------
-    predictor
-        Network with logits of the same spatial size as its input.
-    array
-        ``(z, y, x)`` float32 network input at model resolution.
-    window, overlap, batch
-        See :class:`Tiling`.
-
-    Returns
-    -------
-    ndarray
-        Probabilities ``(classes, z, y, x)`` float16 on the grid of ``array``: model resolution, never the scan's.
-    """
-    tiling = Tiling(window, overlap, batch)
-    (probabilities,) = window_probabilities(on_tensors(predictor), [torch.from_numpy(array)], tiling)
-    return np.asarray(probabilities.to(torch.float16).cpu().numpy())
+def _compute(predictor: TensorPredictor, group: Sequence[tuple[Mosaic, Box]], sums_on: torch.device) -> None:
+    """Run one batch of windows and blend them in."""
+    batch = torch.stack([mosaic.padded[box] for mosaic, box in group])[:, None]
+    probabilities = predictor.infer(batch.to(predictor.place)).softmax(dim=1).to(sums_on)
+    for (mosaic, box), window in zip(group, probabilities, strict=True):
+        mosaic.add(box, window)

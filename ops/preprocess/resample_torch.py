@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ops.device import to_device
 from ops.preprocess.orientation import axis_order, canonical_grid, to_canonical
 from ops.preprocess.resample import SLAB_SLICES, AxisWeights, axis_weights, outside_field, stored_range
 from ops.volume import Grid, Volume
@@ -43,7 +44,7 @@ def apply_weights_torch(
     z, y, x = (torch.from_numpy(w).to(device) for w in weights)
     slabs = []
     for first in range(0, voxels.shape[0], SLAB_SLICES):
-        stored = torch.from_numpy(np.ascontiguousarray(voxels[first : first + SLAB_SLICES])).to(device)
+        stored = to_device(np.ascontiguousarray(voxels[first : first + SLAB_SLICES]), device)
         slab = stored.to(torch.float32).clamp(*clip)
         slabs.append(y @ (slab @ x.T))
     reduced = torch.cat(slabs)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ops.inference.sliding_window import OVERLAP, Tiling, window_labels, window_starts
+from ops.inference.inferer import WindowInferer
+from ops.inference.sliding_window import OVERLAP, Tiling, window_starts
 from ops.inference.torch import TorchPredictor
 from ops.training.network import UNet3d
 from tests.benchmarks.timing import best_of
@@ -53,7 +54,7 @@ def test_share_of_the_bare_network(network: TorchPredictor, volume: torch.Tensor
 
 
 def ours(network: TorchPredictor, volume: torch.Tensor) -> torch.Tensor:
-    return next(window_labels(network, [volume], Tiling(WINDOW)))
+    return WindowInferer(network, Tiling(WINDOW)).labels(volume)
 
 
 def test_against_monai(network: TorchPredictor, volume: torch.Tensor, measuring: bool) -> None:

@@ -198,12 +198,12 @@ def test_every_pool_has_workers_and_only_ingest_sees_the_inbox() -> None:
     assert seeing == {"popscan-ingest", "popscan-watcher"}
 
 
-def test_a_gpu_worker_has_one_gpu_and_says_so() -> None:
+def test_a_gpu_worker_has_one_gpu_and_takes_three_cases_at_once() -> None:
     (pod,) = (w.pod for w in workloads(operator_makes(manifests(EVERYTHING))) if "worker" in w.name)
     (container,) = pod["containers"]
     assert container["command"] == ["dask", "cuda", "worker"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
-    assert container["args"][container["args"].index("--resources") + 1] == "GPU=1"
+    assert container["args"][container["args"].index("--resources") + 1] == "GPU=3"
     assert pod["runtimeClassName"] == "nvidia"
 
 

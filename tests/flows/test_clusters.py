@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any
 
 import dask
@@ -14,7 +13,7 @@ from distributed import Client
 from pydantic import ValidationError
 
 from flows.clusters import NoGpuError, gpu_cluster, scheduler_address, visible_gpus
-from flows.settings import DASK_CONFIG, THREADS_PER_GPU, Settings
+from flows.settings import CASES_PER_GPU, DASK_CONFIG, THREADS_PER_GPU, Settings
 from tasks.stage import Outcome, Stage
 from tasks.stream import stream
 
@@ -65,8 +64,9 @@ def test_stages_run_on_the_workers_they_need(client: Client) -> None:
     assert {value["gpu"] for value in found} == {"0", "GPU-8f3a"}
     assert "" in {value["cpu"] for value in found}
     for pid in {value["pid"] for value in found}:
-        times = sorted(value["times"] for value in found if value["pid"] == pid)
-        assert all(end <= began for (_, end), (began, _) in pairwise(times)), "two cases on one GPU"
+        times = [value["times"] for value in found if value["pid"] == pid]
+        at_once = [sum(began <= moment < end for began, end in times) for moment, _ in times]
+        assert 1 < max(at_once) <= CASES_PER_GPU
 
 
 def test_a_gpu_worker_has_threads_for_the_cases_around(client: Client) -> None:

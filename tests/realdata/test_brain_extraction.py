@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn.functional import conv3d
 
-from ops.inference.segment import SegmentationContract, segment
-from ops.inference.sliding_window import Tiling
 from ops.volume import Volume
-from storage.models import ModelBundle, QuantileWindow
-from tasks.infer import open_predictor
+from storage.releases import release_bundle
+from storage.urls import Location
+from tasks.case import Case, Recipe, Stores, Work
+from tasks.infer import DEVICE_VARIABLE, open_predictor, segment_role
 from tests.realdata.brainchop import DilatedConv, load_mindgrab, mindgrab_bundle
 from tests.realdata.test_heart_territories import read
 
@@ -26,12 +26,6 @@ BRAIN_CM3 = 1607  # what brainchop itself finds in this scan (README of the data
 @pytest.fixture(scope="module")
 def folder(realdata: Path) -> Path:
     return realdata / "brainchop_mindgrab" / "model"
-
-
-def contract(bundle: ModelBundle) -> SegmentationContract:
-    expected = bundle.manifest.input
-    assert isinstance(expected.window, QuantileWindow)
-    return SegmentationContract(expected.units, expected.spacing_mm, expected.window.quantiles, of_quantiles=True)
 
 
 def t1(folder: Path) -> Volume:
@@ -61,10 +55,17 @@ def test_the_exported_bundle_computes_what_the_module_does(folder: Path):
     not (torch.cuda.is_available() or os.environ.get("POPSCAN_SLOW") == "true"),
     reason="4.9 TFLOP: minutes on a CPU; set POPSCAN_SLOW=true to run it there",
 )
-def test_a_real_brain_has_its_known_volume(folder: Path):
-    bundle, scan = mindgrab_bundle(folder), t1(folder)
-    network = open_predictor(bundle, "cuda:0" if torch.cuda.is_available() else "cpu")
-    labels = segment(scan, network, contract(bundle), Tiling(bundle.manifest.input.patch_shape))
+def test_a_real_brain_has_its_known_volume(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As a case meets it: the bundle released to a store, found by its digest, run by a stage."""
+    if torch.cuda.is_available():
+        monkeypatch.setenv(DEVICE_VARIABLE, "cuda:0")
+    bundle, scan, models = mindgrab_bundle(folder), t1(folder), Location(str(tmp_path))
+    release_bundle(bundle, models)
+    recipe = Recipe("brain", "1", {}, (), {"mindgrab": bundle.digest})
+    case = Case("c", "1.2", {"t1": "1.3"}, {}, {}, {}, recipe, Stores(models, models, models), "f")
+    work = segment_role(Work(case, {"t1": scan}, {}), "t1", "mindgrab")
+    labels = work.labels["mindgrab"]
     assert labels.grid.matches(scan.grid)
     volume = np.count_nonzero(labels.voxels) * scan.grid.voxel_volume / 1000
+    print(f"\nbrain {volume:.2f} cm3, known {BRAIN_CM3} cm3, flags {work.flags}")
     assert volume == pytest.approx(BRAIN_CM3, rel=0.01)

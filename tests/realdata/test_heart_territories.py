@@ -8,8 +8,10 @@ import nibabel
 import numpy as np
 import pytest
 
+from ops.inference.inferer import WindowInferer
 from ops.inference.locate import HeartLocation, heart_verdict, locate_territories
 from ops.inference.onnx import OnnxPredictor
+from ops.inference.sliding_window import Tiling
 from ops.phantoms.labels import TERRITORY_LABELS
 from ops.volume import Grid, Volume
 from storage.models import list_bundles, load_bundle
@@ -41,8 +43,9 @@ def read(path: Path) -> Volume:
 def locate():
     (folder,) = [path for path in list_bundles() if path.name.startswith("heart-territories-")]
     bundle = load_bundle(folder)
-    predictor, contract = OnnxPredictor(bundle.weights, threads=1), network_contract(bundle.manifest)
-    return lambda volume: locate_territories(volume, predictor, contract)
+    contract = network_contract(bundle.manifest)
+    network = WindowInferer(OnnxPredictor(bundle.weights, threads=1), Tiling(contract.patch_shape))
+    return lambda volume: locate_territories(volume, network, contract)
 
 
 @pytest.mark.parametrize("name", WITHOUT_HEART)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 
+from flows.clusters import gpu_cluster
 from ops.inference.locate import HeartLocation
 from ops.inference.onnx import OnnxPredictor
 from ops.phantoms.labels import TERRITORY_LABELS
@@ -26,8 +26,8 @@ from tasks.case import Case, Recipe, Stores, Work
 from tasks.infer import (
     DEVICE_VARIABLE,
     HEART_MODEL,
-    ResidentModels,
     check_runs,
+    keep_resident,
     locate_heart,
     model_device,
     open_predictor,
@@ -133,18 +133,48 @@ def test_a_worker_with_a_gpu_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
             assert client.submit(model_device).result() == expected
 
 
-def test_a_plugin_loads_models_when_the_worker_starts(models: Location, small: ModelBundle) -> None:
+def test_models_are_loaded_before_the_first_case(models: Location, small: ModelBundle) -> None:
     release_bundle(small, models)
     threads = torch.get_num_threads()
-    plugin = pickle.loads(pickle.dumps(ResidentModels({small.manifest.name: small.digest}, models)))
     options = {"n_workers": 1, "processes": False, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        client.register_plugin(plugin)
+        lines = keep_resident(client, {small.manifest.name: small.digest}, models)
     torch.set_num_threads(threads)
     name = f"{small.manifest.name} {small.digest[:12]}"
-    assert resident_memory()[name] == {
-        "cpu float32": resident(small.manifest.name, small.digest, models).predictor("cpu").nbytes
-    }
+    size = resident(small.manifest.name, small.digest, models).predictor("cpu").nbytes
+    assert resident_memory()[name] == {"cpu float32": size}
+    assert f"{name}, cpu float32, {size / 1e6:.1f} MB, 1 workers" in lines
+
+
+def test_workers_without_a_gpu_beside_gpus_load_none(
+    models: Location, small: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the cards are faked: a resource by name, and a device that is the CPU."""
+    monkeypatch.setenv(DEVICE_VARIABLE, "cpu")  # inherited by the workers
+    release_bundle(small, models)
+    own = f"{small.manifest.name} {small.digest[:12]}"
+    with gpu_cluster(["7"], cpu_workers=1) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        keep_resident(client, {small.manifest.name: small.digest}, models)
+        gpus = [address for address, worker in client.scheduler_info()["workers"].items() if worker["resources"]]
+        assert [address for address, memory in client.run(resident_memory).items() if own in memory] == gpus
+
+
+def test_a_model_that_is_not_there_is_not_the_workers_fault(models: Location) -> None:
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        lines = keep_resident(client, {"liver": "0" * 64}, models)
+    assert not [line for line in lines if line.startswith("liver")]
+
+
+def test_a_later_version_takes_the_place_of_the_earlier(models: Location, small: ModelBundle) -> None:
+    name = small.manifest.name
+    release_bundle(small, models)
+    earlier = resident(name, SHIPPED.digest, models)
+    later = resident(name, small.digest, models)
+    assert [key for key in resident_memory() if key.startswith(name)] == [f"{name} {small.digest[:12]}"]
+    assert earlier.predictor("cpu").device  # whoever holds it may go on
+    assert resident(name, small.digest, models) is later
 
 
 def heart_work(models: Location) -> Work:

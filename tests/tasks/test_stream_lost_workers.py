@@ -55,5 +55,5 @@ def test_a_case_that_kills_workers_is_quarantined_alone(process_client: Client) 
     assert set(failed) == {7}
     assert failed[7].failure is not None
     assert failed[7].failure.error_class == "KilledWorker"
-    assert failed[7].attempts == 2
+    assert failed[7].attempts == 3  # beside others, again beside others, alone
     assert tally.succeeded == 29

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ops.inference.inferer import WindowInferer
 from ops.inference.locate import HeartLocation, heart_verdict, locate_territories
 from ops.inference.onnx import OnnxPredictor
+from ops.inference.sliding_window import Tiling
 from ops.phantoms.chest.protocol import gated_protocol
 from ops.phantoms.chest.scan import simulate_scan
 from ops.phantoms.chest.thorax import Thorax, label_map, thorax
@@ -30,8 +32,8 @@ def bundle():
 
 
 @pytest.fixture(scope="module")
-def predictor(bundle):
-    return OnnxPredictor(bundle.weights, threads=1)
+def network(bundle):
+    return WindowInferer(OnnxPredictor(bundle.weights, threads=1), Tiling(bundle.manifest.input.patch_shape))
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +48,8 @@ def scan(chest) -> Volume:
 
 
 @pytest.fixture(scope="module")
-def located(scan, predictor, bundle) -> tuple[Volume, HeartLocation]:
-    return locate_territories(scan, predictor, network_contract(bundle.manifest))
+def located(scan, network, bundle) -> tuple[Volume, HeartLocation]:
+    return locate_territories(scan, network, network_contract(bundle.manifest))
 
 
 def test_territories_overlap_the_truth(located, chest):
@@ -65,23 +67,23 @@ def test_the_heart_is_accepted_with_about_its_volume(located, chest):
     assert location.heart_ml == pytest.approx(truth, rel=0.2)
 
 
-def test_orientation_does_not_matter(located, scan, predictor, bundle):
+def test_orientation_does_not_matter(located, scan, network, bundle):
     turned = reoriented(scan, (2, 0, 1), (True, False, True))
-    territories, _ = locate_territories(turned, predictor, network_contract(bundle.manifest))
+    territories, _ = locate_territories(turned, network, network_contract(bundle.manifest))
     assert territories.grid.matches(located[0].grid)
     assert (territories.voxels == located[0].voxels).mean() > 0.999
 
 
-def test_a_scan_that_ends_in_mid_heart_is_truncated(scan, predictor, bundle):
+def test_a_scan_that_ends_in_mid_heart_is_truncated(scan, network, bundle):
     half = scan.crop((scan.grid.shape[0] // 2, 0, 0), scan.grid.shape)
-    _, location = locate_territories(half, predictor, network_contract(bundle.manifest))
+    _, location = locate_territories(half, network, network_contract(bundle.manifest))
     assert heart_verdict(location).reason == "heart_truncated"
     assert location.cut_faces[0] == "inferior"
 
 
 @pytest.mark.parametrize("hu", [-1000, 0, 40, 200])
-def test_a_uniform_block_has_no_heart(hu, predictor, bundle):
+def test_a_uniform_block_has_no_heart(hu, network, bundle):
     grid = Grid.from_spacing((40, 80, 80), (3.0, 3.0, 3.0))
     volume = Volume(np.full(grid.shape, hu, np.int16), grid)
-    _, location = locate_territories(volume, predictor, network_contract(bundle.manifest))
+    _, location = locate_territories(volume, network, network_contract(bundle.manifest))
     assert heart_verdict(location).reason == "heart_not_found"

@@ -10,9 +10,10 @@ from torch import nn
 
 from ops.inference import batch_size
 from ops.inference.batch_size import best_batch
+from ops.inference.inferer import Inferer, SharedInferer, WindowInferer
 from ops.inference.ladder import Rung, descend, rungs
 from ops.inference.memory import is_out_of_memory
-from ops.inference.sliding_window import Tiling, window_labels
+from ops.inference.sliding_window import Tiling
 from ops.inference.torch import TorchPredictor
 
 WINDOW = (8, 8, 8)
@@ -45,30 +46,35 @@ def volume() -> torch.Tensor:
     return torch.randn((12, 20, 15), generator=torch.Generator().manual_seed(0))
 
 
+def inferer(rung: Rung, predictor: TorchPredictor) -> Inferer:
+    """As `tasks.infer` makes them."""
+    if rung.name == "full":
+        return SharedInferer(predictor, Tiling(WINDOW, batch=best_batch(predictor, WINDOW)))
+    return WindowInferer(predictor, Tiling(WINDOW, on_host=True))
+
+
 def labels(predictor, tiling, volume):
-    return next(window_labels(predictor, [volume], tiling))
+    return WindowInferer(predictor, tiling).labels(volume)
 
 
 def run(volume, room, error=TORCH_ERROR):
     """Descend on a card where a rung has room if ``room`` names it."""
-    tilings = []
 
-    def open_predictor(device, precision):
-        if device == "cpu":
-            return Crowded(lambda _: True)
-        name = "half" if precision == "bfloat16" else "card"
-        return Crowded(
-            lambda batch: name in room or (name == "card" and "one" in room and batch == 1), error, precision
+    def open_inferer(rung):
+        if rung.name == "cpu":
+            return inferer(rung, Crowded(lambda _: True))
+        name = "half" if rung.name == "half" else "card"
+        predictor = Crowded(
+            lambda batch: name in room or (name == "card" and "one" in room and batch == 1), error, rung.precision
         )
+        return inferer(rung, predictor)
 
-    def compute(predictor, tiling):
-        tilings.append(tiling)
-        if "one" in room and not tiling.on_host:
+    def compute(network):
+        if "one" in room and isinstance(network, SharedInferer):
             raise error  # one window fits, volume and sums do not
-        return labels(predictor, tiling, volume)
+        return network.labels(volume)
 
-    answer, descent = descend(rungs("cuda:0", "bfloat16"), open_predictor, WINDOW, compute)
-    return answer, descent, tilings
+    return descend(rungs("cuda:0", "bfloat16"), open_inferer, compute)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
@@ -82,12 +88,11 @@ def run(volume, room, error=TORCH_ERROR):
     ],
 )
 def test_the_first_rung_with_room_answers_and_the_others_are_recorded(volume, room, rung, failed, error):
-    answer, descent, tilings = run(volume, room, error)
+    answer, descent = run(volume, room, error)
     assert descent.rung == rung
     assert [name for name, _ in descent.failed] == failed
     assert all(str(error) in why for _, why in descent.failed)
     assert descent.flags == ((f"out_of_memory_{rung}",) if failed else ())
-    assert tilings[-1].on_host == (rung != "full")
     expected = labels(Crowded(lambda _: True), Tiling(WINDOW), volume)
     agreement = (answer == expected).float().mean()
     assert agreement == 1 if rung != "half" else agreement > 0.98  # bfloat16 moves near ties
@@ -100,18 +105,22 @@ def test_any_other_error_ends_the_case_at_once(volume, error):
     assert not is_out_of_memory(error)
     opened = []
 
-    def open_predictor(device, _precision):
-        opened.append(device)
-        return Crowded(lambda _: False, error)
+    def open_inferer(rung):
+        opened.append(rung.name)
+        return SharedInferer(Crowded(lambda _: False, error), Tiling(WINDOW))
 
     with pytest.raises(type(error)):
-        descend(rungs("cuda:0", None), open_predictor, WINDOW, lambda p, t: labels(p, t, volume))
-    assert opened == ["cuda:0"]
+        descend(rungs("cuda:0", None), open_inferer, lambda network: network.labels(volume))
+    assert opened == ["full"]
 
 
 def test_the_last_rung_has_the_last_word(volume):
     with pytest.raises(torch.OutOfMemoryError):
-        descend((Rung("cpu", "cpu"),), lambda *_: Crowded(lambda _: False), WINDOW, lambda p, t: labels(p, t, volume))
+        descend(
+            (Rung("cpu", "cpu"),),
+            lambda rung: inferer(rung, Crowded(lambda _: False)),
+            lambda network: network.labels(volume),
+        )
 
 
 def test_rungs_of_a_device():
@@ -122,12 +131,12 @@ def test_rungs_of_a_device():
 
 
 def test_loading_a_model_may_run_out_of_memory_too(volume):
-    def open_predictor(device, _precision):
-        if device != "cpu":
+    def open_inferer(rung):
+        if rung.device != "cpu":
             raise TORCH_ERROR
-        return Crowded(lambda _: True)
+        return inferer(rung, Crowded(lambda _: True))
 
-    _, descent = descend(rungs("cuda:0", None), open_predictor, WINDOW, lambda p, t: labels(p, t, volume))
+    _, descent = descend(rungs("cuda:0", None), open_inferer, lambda network: network.labels(volume))
     assert descent.rung == "cpu"
 
 

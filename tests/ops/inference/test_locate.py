@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ops.inference.inferer import WindowInferer
 from ops.inference.locate import (
     HeartLocation,
     NetworkContract,
@@ -16,6 +17,7 @@ from ops.inference.locate import (
     locate_territories,
     lung_contact,
 )
+from ops.inference.sliding_window import Tiling
 from ops.volume import Grid, Volume
 from tests.ops.preprocess.test_orientation import reoriented
 
@@ -33,6 +35,9 @@ class ByIntensity:
         return np.stack([0 * hu, np.where((hu > -50) & (hu < 120), 6, -6), np.where(hu >= 120, 6, -6)], axis=1)
 
 
+NETWORK = WindowInferer(ByIntensity(), Tiling(CONTRACT.patch_shape))
+
+
 def scan(centre=(60.0, 90.0, 80.0), radius=45.0, around=LUNG) -> Volume:
     """A ball of heart and a bar of aorta in lung; ``centre`` in mm ``(z, y, x)`` of a 120 × 180 × 168 mm field."""
     grid = Grid.from_spacing((60, 120, 140), (2.0, 1.5, 1.2))
@@ -45,7 +50,7 @@ def scan(centre=(60.0, 90.0, 80.0), radius=45.0, around=LUNG) -> Volume:
 
 
 def test_a_ball_is_found_with_its_volume_and_no_cut():
-    territories, location = locate_territories(scan(), ByIntensity(), CONTRACT)
+    territories, location = locate_territories(scan(), NETWORK, CONTRACT)
     assert location.heart_ml == pytest.approx(4 / 3 * np.pi * 4.5**3, rel=0.12)  # the rim is half lung
     assert location.share > 0.95  # the rim of the bar has the HU of heart
     assert location.cut_fraction == 0
@@ -61,8 +66,8 @@ def test_a_ball_is_found_with_its_volume_and_no_cut():
 @pytest.mark.parametrize("flips", [(False, False, True), (True, True, False), (True, True, True)])
 def test_the_answer_does_not_depend_on_how_the_axes_are_stored(order, flips):
     volume = scan()
-    expected, facts = locate_territories(volume, ByIntensity(), CONTRACT)
-    found, same_facts = locate_territories(reoriented(volume, order, flips), ByIntensity(), CONTRACT)
+    expected, facts = locate_territories(volume, NETWORK, CONTRACT)
+    found, same_facts = locate_territories(reoriented(volume, order, flips), NETWORK, CONTRACT)
     assert found.grid.matches(expected.grid)
     assert (found.voxels == expected.voxels).mean() > 0.999
     assert same_facts.heart_ml == pytest.approx(facts.heart_ml, rel=0.01)
@@ -78,7 +83,7 @@ def test_the_answer_does_not_depend_on_how_the_axes_are_stored(order, flips):
     ],
 )
 def test_a_cut_heart_is_truncated_and_the_side_is_named(centre, face):
-    _, location = locate_territories(scan(centre), ByIntensity(), CONTRACT)
+    _, location = locate_territories(scan(centre), NETWORK, CONTRACT)
     assert location.cut_faces[0] == face
     verdict = heart_verdict(location)
     assert verdict.reason == "heart_truncated"
@@ -88,13 +93,13 @@ def test_a_cut_heart_is_truncated_and_the_side_is_named(centre, face):
 def test_padding_cuts_like_a_border():
     volume = scan()
     volume.voxels[..., :60] = -2000  # reconstruction circle ends inside the heart
-    _, location = locate_territories(volume, ByIntensity(), CONTRACT)
+    _, location = locate_territories(volume, NETWORK, CONTRACT)
     assert location.cut_faces[0] == "right"
     assert heart_verdict(location).reason == "heart_truncated"
 
 
 def test_the_same_ball_in_muscle_is_no_heart():
-    _, location = locate_territories(scan(around=-120), ByIntensity(), CONTRACT)
+    _, location = locate_territories(scan(around=-120), NETWORK, CONTRACT)
     verdict = heart_verdict(location)
     assert verdict.reason == "heart_not_found"
     assert "lung" in verdict.detail
@@ -102,7 +107,7 @@ def test_the_same_ball_in_muscle_is_no_heart():
 
 def test_an_empty_scan_has_no_heart():
     grid = Grid.from_spacing((10, 20, 20), (3.0, 3.0, 3.0))
-    territories, location = locate_territories(Volume(np.full(grid.shape, -1000), grid), ByIntensity(), CONTRACT)
+    territories, location = locate_territories(Volume(np.full(grid.shape, -1000), grid), NETWORK, CONTRACT)
     assert not territories.voxels.any()
     assert location == HeartLocation(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, ())
     assert heart_verdict(location).reason == "heart_not_found"
@@ -111,7 +116,7 @@ def test_an_empty_scan_has_no_heart():
 def test_a_second_smaller_heart_is_removed_from_the_labels():
     volume = scan(radius=35.0)
     volume.voxels[5:15, 5:20, 120:135] = HEART
-    territories, location = locate_territories(volume, ByIntensity(), CONTRACT)
+    territories, location = locate_territories(volume, NETWORK, CONTRACT)
     assert location.share < 1
     pieces = territories.voxels == 1
     assert (largest_piece(pieces) == pieces).all()
@@ -140,7 +145,7 @@ def test_each_gate_on_both_sides(change, reason):
 def test_only_hounsfield_units_are_taken():
     volume = replace(scan(), units="a.u.")
     with pytest.raises(ValueError, match="HU"):
-        locate_territories(volume, ByIntensity(), CONTRACT)
+        locate_territories(volume, NETWORK, CONTRACT)
 
 
 def test_cut_fraction_counts_the_silhouette():

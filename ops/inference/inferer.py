@@ -1,0 +1,168 @@
+"""Apply a network to whole volumes: at once for one thread, or in common batches for many.
+
+Threads that work on a case each share the card: what one case leaves of a batch, the next fills.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
+from ops.inference.sliding_window import Mosaic, Tiling, mosaics
+
+
+class Inferer(Protocol):
+    """A network that takes volumes of any size."""
+
+    @property
+    def place(self) -> torch.device:
+        """Where it computes; volumes are best prepared there."""
+
+    def probabilities(self, volume: Tensor) -> Tensor:
+        """Class probabilities ``(classes, z, y, x)`` float32 of a network input ``(z, y, x)``."""
+
+    def labels(self, volume: Tensor) -> Tensor:
+        """Most probable class of every voxel, uint8 ``(z, y, x)``."""
+
+
+class WindowInferer:
+    """A sliding window over one volume at a time, in the thread that asks.
+
+    Parameters
+    ----------
+    predictor
+        The network.
+    tiling
+        Windows and batches.
+    """
+
+    def __init__(self, predictor: Predictor | TensorPredictor, tiling: Tiling) -> None:
+        self._predictor, self._tiling = on_tensors(predictor), tiling
+
+    @property
+    def place(self) -> torch.device:
+        """See :attr:`Inferer.place`."""
+        return self._predictor.place
+
+    def probabilities(self, volume: Tensor) -> Tensor:
+        """See :meth:`Inferer.probabilities`."""
+        return self._mosaic(volume).probabilities()
+
+    def labels(self, volume: Tensor) -> Tensor:
+        """See :meth:`Inferer.labels`."""
+        return self._mosaic(volume).labels()
+
+    def _mosaic(self, volume: Tensor) -> Mosaic:
+        (mosaic,) = mosaics(self._predictor, [volume], self._tiling)
+        return mosaic
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A volume that some thread waits for."""
+
+    volume: Tensor
+    answer: Future[Mosaic] = field(default_factory=Future)
+
+
+class SharedInferer:
+    """A sliding window over the volumes of many threads, in common batches.
+
+    One thread at a time runs the network; it starts when a volume comes and ends when none waits. A batch is
+    composed while the device computes the one before, of whatever has come until then. When a batch raises, its
+    volumes are tried again in halves, down to the one at fault: only the thread that brought it gets the error.
+
+    Parameters
+    ----------
+    predictor
+        The network; used from no other thread meanwhile.
+    tiling
+        Windows and batches.
+    """
+
+    def __init__(self, predictor: Predictor | TensorPredictor, tiling: Tiling) -> None:
+        self._predictor, self._tiling = on_tensors(predictor), tiling
+        self._waiting: deque[_Request] = deque()
+        self._lock = threading.Lock()
+        self._is_serving = False
+
+    @property
+    def place(self) -> torch.device:
+        """See :attr:`Inferer.place`."""
+        return self._predictor.place
+
+    def probabilities(self, volume: Tensor) -> Tensor:
+        """See :meth:`Inferer.probabilities`."""
+        return self._mosaic(volume).probabilities()
+
+    def labels(self, volume: Tensor) -> Tensor:
+        """See :meth:`Inferer.labels`."""
+        return self._mosaic(volume).labels()
+
+    def _mosaic(self, volume: Tensor) -> Mosaic:
+        """Wait for a volume's turn, and for all of its windows."""
+        request = _Request(volume)
+        with self._lock:
+            self._waiting.append(request)
+            starts = not self._is_serving
+            self._is_serving = True
+        if starts:
+            threading.Thread(target=self._serve, name="popscan-inference", daemon=True).start()
+        try:
+            return request.answer.result()
+        finally:
+            del request  # else an error and this frame hold each other, and with them the volume
+
+    def _serve(self) -> None:
+        """Compute until nobody waits."""
+        while self._anybody_waits():
+            self._compute(self._arriving())
+
+    def _anybody_waits(self) -> bool:
+        with self._lock:
+            self._is_serving = bool(self._waiting)
+            return self._is_serving
+
+    def _arriving(self) -> Iterator[_Request]:
+        """Give requests as there is room for them in a batch; ends when none waits, so that nothing is held back."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    return
+                request = self._waiting.popleft()
+            yield request
+
+    def _compute(self, requests: Iterator[_Request]) -> None:
+        """Answer requests in order; after an error, those without an answer in halves."""
+        taken: deque[_Request] = deque()
+
+        def volumes() -> Iterator[Tensor]:
+            for request in requests:
+                taken.append(request)
+                yield request.volume
+
+        try:
+            for mosaic in mosaics(self._predictor, volumes(), self._tiling):
+                taken.popleft().answer.set_result(mosaic)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they hold tensors, for as long as somebody holds the error
+            taken.extend(requests)
+            if len(taken) == 1:
+                taken.popleft().answer.set_exception(error)
+        self._isolate(list(taken))
+
+    def _isolate(self, suspects: Sequence[_Request]) -> None:
+        """Compute both halves of what could not be computed together."""
+        middle = len(suspects) // 2
+        for half in (suspects[:middle], suspects[middle:]):
+            if half:
+                self._compute(iter(half))
