@@ -68,6 +68,7 @@ def _print(found: Bench, hour_cost: float | None) -> None:
     _print_steps(console, "ingest", found.ingest_steps, found.ingest_seconds / found.cases)
     _print_steps(console, "on the cluster", found.stages, None)
     _print_steps(console, "alone", found.alone, None)
+    console.print("Busy: " + ", ".join(f"{what} {share:.0%}" for what, share in found.busy.items()))
     console.print(
         f"Wall time a case: {found.ingest_seconds / found.cases:.3f} s ingest + "
         f"{found.compute_seconds / found.cases:.3f} s computing = {found.cases_per_hour:,.0f} cases an hour"

@@ -26,9 +26,10 @@ from flows.settings import Settings
 from ops.spans import recorded, span
 from storage.ledger import Ledger
 from tasks.case import Case, result_of
+from tasks.infer import keep_resident
 from tasks.ingest import ingest_paths
 from tasks.stage import Hop, Item, Outcome, run_hop
-from tasks.stream import Tally, stream
+from tasks.stream import GPU_RESOURCE, Tally, stream
 
 ALONE = 4
 """Cases that are also computed one after the other in this process, where steps within a stage can be told apart."""
@@ -54,6 +55,9 @@ class Bench:
         Stage → seconds a case on the cluster, as long as its thread was at it, beside others.
     alone
         Stage, and ``stage: step`` within it → seconds a case, with nothing beside it.
+    busy
+        Share of the computing time in which ``threads`` of workers were in a stage, and ``GPU``s (where there are
+        any) had a kernel at work: what is missing to 1 was spent waiting.
     """
 
     programme: str
@@ -65,6 +69,7 @@ class Bench:
     ingest_steps: Mapping[str, float]
     stages: Mapping[str, float]
     alone: Mapping[str, float]
+    busy: Mapping[str, float]
 
     @property
     def cases_per_hour(self) -> float:
@@ -113,42 +118,71 @@ def measure(dicom: Sequence[Path], programme: str, settings: Settings, folder: P
         if not cases:
             raise NothingToBenchError(f"none of the studies in {', '.join(map(str, dicom))} is accepted by {programme}")
         outcomes: list[Outcome] = []
-        machine, tally, compute_seconds, commit_seconds = _compute(cases, declared, ledger, settings, outcomes)
+        run = _compute(cases, declared, ledger, settings, outcomes)
     stages = {stage.name: fmean(o.timings.get(stage.name, 0.0) for o in outcomes) for stage in declared.stages}
     return Bench(
         programme=programme,
         cases=len(cases),
-        failed=tally.failed,
-        machine=machine,
+        failed=run.tally.failed,
+        machine=f"{platform.processor() or platform.machine()}, {run.workers} workers, {run.threads} threads",
         ingest_seconds=ingest_seconds,
-        compute_seconds=compute_seconds,
+        compute_seconds=run.seconds,
         ingest_steps={name: seconds / len(cases) for name, seconds in ingest_steps.items()},
-        stages={**stages, "commit": commit_seconds / len(cases)},
+        stages={**stages, "commit": run.commit_seconds / len(cases)},
         alone=_alone(cases[:ALONE], declared),
+        busy=_busy(run, outcomes),
     )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The computing part of a bench."""
+
+    tally: Tally
+    workers: int
+    threads: int
+    seconds: float
+    commit_seconds: float
+    gpu_samples: Sequence[float]
 
 
 def _compute(
     cases: tuple[Case, ...], programme: Programme, ledger: Ledger, settings: Settings, outcomes: list[Outcome]
-) -> tuple[str, Tally, float, float]:
-    """Stream the cases over the cluster; the machine, the tally, and seconds in all and in commits."""
+) -> _Run:
+    """Stream the cases over the cluster; looks at its GPUs with every commit, which is every two seconds or more."""
     connection: Any = Client  # Dask's own annotations are partial
+    samples: list[float] = []
 
     def commit(lot: list[Outcome]) -> None:
         outcomes.extend(lot)
+        samples.extend(gpu_utilisation(client))
         with span("commit"):
             ledger.commit_results([result_of(outcome) for outcome in lot])
 
     with scheduler_address(settings) as address, connection(address, set_as_default=False) as client:
         client.wait_for_workers(1)
-        stream(client, programme.stages, cases[:1], lambda lot: None)  # models load once, and are not of a case
+        keep_resident(client, cases[0].recipe.models, cases[0].stores.models)  # models load once: not of a case
+        stream(client, programme.stages, cases[:1], lambda lot: None)  # nor is what is imported at first
         began = time.perf_counter()
         with recorded() as steps:
             tally = stream(client, programme.stages, cases, commit, window=settings.window)
         seconds = time.perf_counter() - began
         threads = client.nthreads()
-    machine = f"{platform.processor() or platform.machine()}, {len(threads)} workers, {sum(threads.values())} threads"
-    return machine, tally, seconds, steps.get("commit", 0.0)
+    return _Run(tally, len(threads), sum(threads.values()), seconds, steps.get("commit", 0.0), samples)
+
+
+def gpu_utilisation(client: Client) -> list[float]:
+    """Share of the last moment in which each GPU of a cluster had a kernel at work (NVML, as Dask's workers report)."""
+    connection: Any = client
+    workers = connection.scheduler_info(n_workers=-1)["workers"].values()
+    metrics = [worker["metrics"] for worker in workers if worker["resources"].get(GPU_RESOURCE)]
+    return [metric["gpu"]["utilization"] / 100 for metric in metrics if "gpu" in metric]
+
+
+def _busy(run: _Run, outcomes: Sequence[Outcome]) -> dict[str, float]:
+    in_stages = sum(sum(outcome.timings.values()) for outcome in outcomes)
+    busy = {"threads": in_stages / (run.threads * run.seconds)}
+    return busy | ({"GPU": fmean(run.gpu_samples)} if run.gpu_samples else {})
 
 
 def _alone(cases: Sequence[Case], programme: Programme) -> dict[str, float]:

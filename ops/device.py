@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ops.spans import span
+
 _streams = threading.local()
 
 
@@ -24,9 +26,9 @@ def to_device(array: npt.NDArray[np.generic], place: torch.device | str) -> Tens
     if place.type != "cuda":
         return host.to(place)
     stream = _stream(place)
-    with torch.cuda.stream(stream):
+    with span("transfer"), torch.cuda.stream(stream):
         found = host.pin_memory().to(place, non_blocking=True)
-    stream.synchronize()
+        stream.synchronize()
     found.record_stream(torch.cuda.default_stream(place))  # or its memory is taken again while kernels still read it
     return found
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from distributed import Client, Scheduler, SpecCluster, Worker
 
-from flows.bench import Bench, NothingToBenchError, measure
+from flows.bench import Bench, NothingToBenchError, gpu_utilisation, measure
 from flows.settings import Settings
 from tasks.simulate import simulate_study
 
@@ -27,10 +28,12 @@ def test_where_the_time_goes(dicom: Path, tmp_path: Path) -> None:
     assert found.alone["locate: resample"] + found.alone["locate: infer"] < found.alone["locate"]
     assert found.cases_per_hour == pytest.approx(3600 * 2 / (found.ingest_seconds + found.compute_seconds))
     assert found.to_dict()["cases_per_hour"] == found.cases_per_hour
+    assert list(found.busy) == ["threads"]
+    assert 0 < found.busy["threads"] <= 1
 
 
 def test_cost() -> None:
-    found = Bench("calcium", 10, 0, "here", 4.0, 6.0, {}, {}, {})
+    found = Bench("calcium", 10, 0, "here", 4.0, 6.0, {}, {}, {}, {})
     assert found.cases_per_hour == 3600
     assert found.cost_per_thousand(3.6) == pytest.approx(1.0)
 
@@ -52,3 +55,13 @@ def test_a_case_that_fails_is_counted_and_ends_nothing(
     assert (found.cases, found.failed) == (2, 2)
     assert "locate" in found.alone
     assert "score" not in found.alone
+
+
+def test_gpus_are_asked_how_busy_they_are() -> None:
+    """NVML is faked, Dask's way from it is not."""
+    plain = {"dashboard_address": None, "nthreads": 1}
+    card = {"resources": {"GPU": 3}, "metrics": {"gpu": lambda _worker: {"utilization": 93, "memory-used": 1}}}
+    workers = {"cpu": {"cls": Worker, "options": plain}, "gpu": {"cls": Worker, "options": {**plain, **card}}}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": None}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster, Client(cluster) as client:
+        assert gpu_utilisation(client) == [0.93]

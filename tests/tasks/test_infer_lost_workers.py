@@ -106,4 +106,6 @@ def test_a_worker_killed_in_mid_inference_costs_its_cases_in_flight(run: Run, cl
     check_healthy(found)
     assert tally.failed == 0
     computed = sum(len(batch) for batch in batches(tmp_path))
-    assert computed <= len(HEALTHY) + 2 * CASES_PER_GPU  # done, being computed, and one batch more until the news is out
+    assert (
+        computed <= len(HEALTHY) + 2 * CASES_PER_GPU
+    )  # done, being computed, and one batch more until the news is out
