@@ -32,9 +32,10 @@ def register_roles(
     model
         ``rigid`` within one participant, ``affine`` between two.
     metric
-        ``mi`` for images of different contrast, ``ncc`` of the same, ``ssd`` of the same units.
+        ``mi`` for images of different contrast, ``ncc`` of the same, ``ssd`` of the same units. A small MR within a PET
+        has too few voxels for ``mi``: the case ends as not evaluable, ``small_field_of_view``.
     deformable
-        Metric of a deformable registration on top (``lncc`` as well), or None.
+        Metric of a deformable registration on top, or None: ``mind`` between modalities, else ``lncc`` or ``ssd``.
 
     Returns
     -------

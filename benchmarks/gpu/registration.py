@@ -25,6 +25,7 @@ PLANS = {
     "rigid, MI": RegistrationPlan(LinearModel.RIGID, Metric.MI),
     "affine, MI": RegistrationPlan(LinearModel.AFFINE, Metric.MI),
     "deformable, LNCC": RegistrationPlan(LinearModel.AFFINE, Metric.MI, Metric.LNCC),
+    "deformable, MIND": RegistrationPlan(LinearModel.AFFINE, Metric.MI, Metric.MIND),
 }
 
 

@@ -27,6 +27,7 @@ from ops.registration.fields import (
     voxels_per_unit,
 )
 from ops.registration.pyramid import Level
+from ops.registration.self_similarity import describe
 from ops.registration.similarity import Metric, cost
 
 TINY = 1e-12
@@ -61,6 +62,11 @@ class Regularity:
             raise ValueError(f"smoothing, step and iterations must be positive: {self}")
 
 
+def usual_regularity(metric: Metric) -> Regularity:
+    """Give what carried labels best between two heads: descriptors need a smoother field than intensities."""
+    return Regularity(diffusion_voxels=0.7) if metric is Metric.MIND else Regularity()
+
+
 def estimate_velocity(
     fixed: Sequence[Level], moving: Sequence[Level], linear: Tensor, metric: Metric, regularity: Regularity
 ) -> Tensor:
@@ -75,15 +81,47 @@ def estimate_velocity(
     linear
         ``(B, 4, 4)`` float64, LPS mm → LPS mm, applied after the flow of the velocity.
     metric, regularity
-        What is optimised and how.
+        What is optimised and how; between modalities the metric is ``mind``.
     """
     velocity = torch.zeros(len(linear), 3, *half_shape(fixed[0].values.shape), device=linear.device)
     previous = fixed[0]
     for first, second, iterations in zip(fixed, moving, regularity.iterations, strict=True):
         velocity = _carry_over(velocity, previous, first)
-        velocity = _level(first, align(first, second, linear), velocity, metric, regularity, iterations)
+        scene = _scene(first, align(first, second, linear), metric)
+        velocity = _level(scene, velocity, regularity, iterations)
         previous = first
     return velocity
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one level compares.
+
+    Attributes
+    ----------
+    fixed
+        Channels of the fixed image, ``(B, C, z, y, x)``: its intensities, or their descriptors.
+    mask
+        ``(B, 1, z, y, x)``, of the fixed image.
+    moving
+        As many channels of the moving image on the fixed lattice, then its mask, ``(B, C + 1, z, y, x)``.
+    metric
+        By which each channel is compared.
+    """
+
+    fixed: Tensor
+    mask: Tensor
+    moving: Tensor
+    metric: Metric
+
+
+def _scene(fixed: Level, aligned: Tensor, metric: Metric) -> Scene:
+    """Images as they are, or for ``mind`` their descriptors, which are warped like images (Heinrich 2013)."""
+    if metric is not Metric.MIND:
+        return Scene(fixed.values, fixed.mask, aligned, metric)
+    values, mask = aligned.chunk(2, dim=1)
+    moving = torch.cat([describe(values, mask), mask], dim=1)
+    return Scene(describe(fixed.values, fixed.mask), fixed.mask, moving, Metric.SSD)
 
 
 def align(fixed: Level, moving: Level, linear: Tensor) -> Tensor:
@@ -107,16 +145,14 @@ def _carry_over(velocity: Tensor, old: Level, new: Level) -> Tensor:
     return turned.reshape(len(velocity), 3, *shape)
 
 
-def _level(
-    fixed: Level, aligned: Tensor, velocity: Tensor, metric: Metric, regularity: Regularity, iterations: int
-) -> Tensor:
+def _level(scene: Scene, velocity: Tensor, regularity: Regularity, iterations: int) -> Tensor:
     """Improve the velocities of a batch at one level."""
-    coarse, fine = (identity(t.shape, velocity.device) for t in (velocity, aligned))
+    coarse, fine = (identity(t.shape, velocity.device) for t in (velocity, scene.moving))
     steps = torch.full((len(velocity),), regularity.step_voxels, device=velocity.device)
     last = torch.full_like(steps, torch.inf)
     for _ in range(iterations):
-        places = fine + double(exponentiate(velocity, coarse), aligned.shape).movedim(1, -1)
-        value, force = _force(fixed, aligned, places, metric)
+        places = fine + double(exponentiate(velocity, coarse), scene.moving.shape).movedim(1, -1)
+        value, force = _force(scene, places)
         steps = torch.where(value > last, steps / 2, steps)
         last = value
         if bool((steps < SHORTEST_STEP_VOXELS).all()):
@@ -144,14 +180,26 @@ def _keep_inside(velocity: Tensor) -> Tensor:
     return velocity
 
 
-def _force(fixed: Level, aligned: Tensor, places: Tensor, metric: Metric) -> tuple[Tensor, Tensor]:
-    """Cost ``(B,)`` and descent direction ``(B, 3, z, y, x)`` per voxel, x y z order, of arbitrary length."""
-    warped, met = sample(aligned, places).chunk(2, dim=1)
-    weights = fixed.mask * met
-    moved = warped[:, 0].detach().requires_grad_()
-    value = cost(metric, fixed.values[:, 0], moved, weights[:, 0])
+def _force(scene: Scene, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Cost ``(B,)`` and descent direction ``(B, 3, z, y, x)`` per voxel, x y z order, of arbitrary length.
+
+    Every channel pulls along its own gradient; the sum is damped by the gradients' total energy.
+    """
+    warped = sample(scene.moving, places)
+    weights = scene.mask * warped[:, -1:]
+    moved = warped[:, :-1].detach().requires_grad_()
+    value = _channel_mean(scene, moved, weights)
     (slope,) = torch.autograd.grad(value.sum(), moved)
-    steepness = gradient(warped)
-    energy = (steepness**2).sum(dim=1, keepdim=True)
+    pull, energy = torch.zeros_like(places).movedim(-1, 1), torch.zeros_like(weights)
+    for channel in range(moved.shape[1]):
+        steepness = gradient(warped[:, channel : channel + 1])
+        pull -= slope[:, channel : channel + 1] * steepness
+        energy += (steepness**2).sum(dim=1, keepdim=True)
     typical = (weights * energy).sum((2, 3, 4), keepdim=True) / weights.sum((2, 3, 4), keepdim=True).clamp(min=TINY)
-    return value.detach(), -slope[:, None] * weights.sign() * steepness / (energy + DAMPING * typical + TINY)
+    return value.detach(), weights.sign() * pull / (energy + DAMPING * typical + TINY)
+
+
+def _channel_mean(scene: Scene, moved: Tensor, weights: Tensor) -> Tensor:
+    """Mean cost of the channels, ``(B,)``."""
+    counted = weights.expand_as(moved)
+    return cost(scene.metric, *(t.flatten(0, 1) for t in (scene.fixed, moved, counted))).reshape(len(moved), -1).mean(1)

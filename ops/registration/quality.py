@@ -21,7 +21,7 @@ from ops.registration.fields import (
     units_to_patient,
 )
 from ops.registration.pyramid import Level
-from ops.registration.similarity import Metric, cost, shared_information
+from ops.registration.similarity import CELLS, Metric, cost, shared_information
 from ops.registration.transforms import Affine
 
 # Images that were in register stay so, but for interpolation: that moves a correlation, an information in nats or a
@@ -41,7 +41,7 @@ class RegistrationQuality:
         Of the two similarities: the one optimised last.
     similarity_before, similarity_after
         Where the scanner's coordinates put the images, and where the transform does. Higher is better, except for
-        ``ssd``. ``nan`` where the images do not meet.
+        ``ssd`` and ``mind``. ``nan`` where the images do not meet.
     shared_information
         Mutual information over the smaller entropy after registration, 0 (unrelated) to 1.
     overlap
@@ -76,7 +76,7 @@ class RegistrationQuality:
         if np.isnan(self.similarity_before):
             return True
         fall = self.similarity_before - self.similarity_after
-        return (-fall if self.metric is Metric.SSD else fall) <= SIMILARITY_NOISE
+        return (-fall if self.metric.is_difference else fall) <= SIMILARITY_NOISE
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,10 @@ class RegistrationPolicy:
         Local change of volume.
     largest_inconsistency_mm
         Of transform and inverse.
+    largest_chance_nats
+        Mutual information that as many unrelated voxels share by chance. With 0.05 nats of it (MR within PET of the
+        same thigh, 7,000 PET voxels), turns by 25° and 83° had 0.01 to 0.07 nats more than the right place; with 0.009
+        (CT and PET) every start ended at one place.
     """
 
     least_overlap: float = 0.25
@@ -107,6 +111,32 @@ class RegistrationPolicy:
     smallest_jacobian: float = 0.02
     largest_jacobian: float = 20.0
     largest_inconsistency_mm: float = 2.0
+    largest_chance_nats: float = 0.02
+
+
+def require_enough_voxels(count: float, policy: RegistrationPolicy) -> None:
+    """Refuse images whose mutual information says too little about where they belong.
+
+    By chance it is about (cells − 1)² / 2n nats (Miller 1955, Information Theory in Psychology, 95).
+
+    Parameters
+    ----------
+    count
+        Voxels of the coarser image within the smaller field of view (or mask), n.
+    policy
+        With the limit.
+
+    Raises
+    ------
+    NotEvaluableError
+        ``small_field_of_view``.
+    """
+    chance = (CELLS - 1) ** 2 / (2 * count)
+    if chance > policy.largest_chance_nats:
+        detail = (
+            f"{count:.0f} voxels share {chance:.3f} nats by chance, at most {policy.largest_chance_nats} are allowed"
+        )
+        raise NotEvaluableError("small_field_of_view", f"registration refused: {detail}")
 
 
 def require_good(quality: RegistrationQuality, policy: RegistrationPolicy) -> None:
@@ -205,7 +235,7 @@ def _compare(fixed: Level, moved: Tensor, metric: Metric) -> tuple[Tensor, Tenso
     weights = fixed.mask[:, 0] * moved[:, 1]
     common = weights.sum((1, 2, 3))
     value = cost(metric, fixed.values[:, 0], moved[:, 0], weights)
-    natural = value if metric is Metric.SSD else -value
+    natural = value if metric.is_difference else -value
     information = shared_information(fixed.values.flatten(1), moved[:, 0].flatten(1), weights.flatten(1))
     met = common >= 1
     return torch.where(met, natural, torch.nan), torch.where(met, information, 0), common

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +11,17 @@ import torch
 from torch import Tensor
 
 from ops.measure.errors import NotEvaluableError
-from ops.registration.deformable import Regularity, estimate_velocity
+from ops.registration.deformable import Regularity, estimate_velocity, usual_regularity
 from ops.registration.fields import half_grid
 from ops.registration.linear import LinearModel, best_starts, refine
 from ops.registration.pyramid import Lattice, Level, stack, working_lattices
-from ops.registration.quality import RegistrationPolicy, RegistrationQuality, measure_quality, require_good
+from ops.registration.quality import (
+    RegistrationPolicy,
+    RegistrationQuality,
+    measure_quality,
+    require_enough_voxels,
+    require_good,
+)
 from ops.registration.similarity import Metric
 from ops.registration.starts import Initialiser, start_matrices
 from ops.registration.transforms import Affine, Transform, Velocity, chain, field_to_patient
@@ -33,9 +39,11 @@ class RegistrationPlan:
     metric
         Of the linear registration: ``mi`` for images of different contrast, ``ncc`` or ``ssd`` of the same.
     deformable
-        Metric of the deformable registration that follows; ``None`` for none.
+        Metric of the deformable registration that follows; ``None`` for none. ``ssd`` or ``lncc`` for images of the
+        same contrast, ``mind`` between modalities: it compares local structure instead of brightness.
     regularity
-        Of the deformable registration; ``iterations`` has as many entries as there are levels.
+        Of the deformable registration; ``None`` for the usual one of its metric. ``iterations`` has as many entries as
+        there are levels.
     spacings_mm
         Isotropic working lattices, descending.
 
@@ -48,17 +56,23 @@ class RegistrationPlan:
     model: LinearModel = LinearModel.RIGID
     metric: Metric = Metric.MI
     deformable: Metric | None = None
-    regularity: Regularity = field(default_factory=Regularity)
+    regularity: Regularity | None = None
     spacings_mm: tuple[float, ...] = (8.0, 4.0, 2.0)
 
     def __post_init__(self) -> None:
         spacings = self.spacings_mm
-        if self.metric is Metric.LNCC:
-            raise ValueError("the linear registration samples points and cannot use the local correlation; take 'ncc'")
+        if self.metric.needs_neighbours:
+            raise ValueError(f"the linear registration samples points and cannot use {self.metric}; take 'ncc' or 'mi'")
         if not spacings or min(spacings) <= 0 or any(b >= a for a, b in pairwise(spacings)):
             raise ValueError(f"working spacings {spacings} mm must be positive and descend")
-        if self.deformable is not None and len(self.regularity.iterations) != len(spacings):
-            raise ValueError(f"iterations {self.regularity.iterations} do not fit {len(spacings)} levels")
+        iterations = self.smoothness.iterations
+        if self.deformable is not None and len(iterations) != len(spacings):
+            raise ValueError(f"iterations {iterations} do not fit {len(spacings)} levels")
+
+    @property
+    def smoothness(self) -> Regularity:
+        """Regularity of the deformable registration: the given one, else the usual one."""
+        return self.regularity or usual_regularity(self.last_metric)
 
     @property
     def last_metric(self) -> Metric:
@@ -120,8 +134,8 @@ def register(
     Raises
     ------
     NotEvaluableError
-        ``not_finite``, ``too_few_slices``, ``flat_image``, ``empty_mask``, ``grid_mismatch``, ``wrong_units``, or a
-        reason of :func:`ops.registration.quality.require_good`.
+        ``not_finite``, ``too_few_slices``, ``flat_image``, ``empty_mask``, ``grid_mismatch``, ``wrong_units``,
+        ``small_field_of_view`` for mutual information, or a reason of :func:`ops.registration.quality.require_good`.
     """
     (result,) = register_batch([Pair(fixed, moving, fixed_mask, moving_mask)], plan, policy, initialiser, device)
     if isinstance(result, NotEvaluableError):
@@ -137,28 +151,36 @@ def register_batch(
     device: str = "cpu",
 ) -> list[Registration | NotEvaluableError]:
     """Register many pairs at once; see :func:`register`. A pair that cannot be is an error in its place."""
+    policy = policy or RegistrationPolicy()
     prepared: dict[int, tuple[list[Lattice], list[Lattice]]] = {}
     results: dict[int, Registration | NotEvaluableError] = {}
     for number, pair in enumerate(pairs):
         try:
-            prepared[number] = _prepare(pair, plan, device)
+            prepared[number] = _prepare(pair, plan, policy, device)
         except NotEvaluableError as error:
             results[number] = error
     if prepared:
         guesses = [[initialiser(pairs[n].fixed, pairs[n].moving)] if initialiser else [] for n in prepared]
-        found = _register_prepared(list(prepared.values()), guesses, plan, policy or RegistrationPolicy(), device)
+        found = _register_prepared(list(prepared.values()), guesses, plan, policy, device)
         results.update(zip(prepared, found, strict=True))
     return [results[number] for number in range(len(pairs))]
 
 
-def _prepare(pair: Pair, plan: RegistrationPlan, device: str) -> tuple[list[Lattice], list[Lattice]]:
+def _prepare(
+    pair: Pair, plan: RegistrationPlan, policy: RegistrationPolicy, device: str
+) -> tuple[list[Lattice], list[Lattice]]:
     """Working lattices of the fixed and of the moving image."""
     if plan.compares_values and pair.fixed.units != pair.moving.units:
         detail = f"images are in {pair.fixed.units!r} and {pair.moving.units!r}: their squared differences mean nothing"
         raise NotEvaluableError("wrong_units", detail)
     fixed = working_lattices(pair.fixed, pair.fixed_mask, plan.spacings_mm, None, device)
     scale = fixed[0].scale if plan.compares_values else None
-    return fixed, working_lattices(pair.moving, pair.moving_mask, plan.spacings_mm, scale, device)
+    moving = working_lattices(pair.moving, pair.moving_mask, plan.spacings_mm, scale, device)
+    if plan.metric is Metric.MI:
+        smaller = min(_volume(fixed[-1]), _volume(moving[-1]))
+        coarser = max(image.grid.voxel_volume for image in (pair.fixed, pair.moving, fixed[-1]))
+        require_enough_voxels(smaller / coarser, policy)
+    return fixed, moving
 
 
 def _register_prepared(
@@ -173,7 +195,7 @@ def _register_prepared(
     fixed, moving = (_levels([pair[side] for pair in prepared], device) for side in (0, 1))
     velocity = None
     if plan.deformable is not None:
-        velocity = estimate_velocity(fixed, moving, linear, plan.deformable, plan.regularity)
+        velocity = estimate_velocity(fixed, moving, linear, plan.deformable, plan.smoothness)
     qualities = measure_quality(fixed[-1], moving[-1], linear, velocity, plan.last_metric)
     results: list[Registration | NotEvaluableError] = []
     for case, quality in enumerate(qualities):

@@ -1,4 +1,4 @@
-"""Similarity of two images: sum of squared differences, global and local correlation, Mattes mutual information.
+"""Similarity of two images: squared differences, global and local correlation, Mattes mutual information, MIND.
 
 Every function takes the values of the fixed and of the moving image at the same points and the weight of each point
 (0 outside a mask or a field of view), for a batch of pairs at once, and is differentiable in the moving values and the
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 
 from ops.registration.fields import box_mean
+from ops.registration.self_similarity import describe
 
 # Bins of the joint histogram: 50 in Mattes 2003 (IEEE TMI 22:120), 32 in elastix's parameter database.
 BINS = 32
 # A cubic B-spline Parzen window reaches two bins to either side.
 MARGIN_BINS = 2
+# Bins that intensities in [0, 1] fall into.
+CELLS = BINS - 2 * MARGIN_BINS
 # Variance below which a neighbourhood counts as flat: (0.3 % of the intensity range)².
 FLAT_VARIANCE = 1e-5
 # Half width of the neighbourhood of the local correlation: 5³ voxels (ANTs' usual radius is 4 at full resolution,
@@ -29,12 +32,23 @@ TINY = 1e-12
 
 
 class Metric(StrEnum):
-    """What is optimised."""
+    """What is optimised; ``mind`` is the squared difference of the images' :mod:`ops.registration.self_similarity`."""
 
     SSD = "ssd"
     NCC = "ncc"
     LNCC = "lncc"
     MI = "mi"
+    MIND = "mind"
+
+    @property
+    def needs_neighbours(self) -> bool:
+        """True when it compares neighbourhoods, so that sampled points are not enough."""
+        return self in (Metric.LNCC, Metric.MIND)
+
+    @property
+    def is_difference(self) -> bool:
+        """True when lower values are better."""
+        return self in (Metric.SSD, Metric.MIND)
 
 
 def ssd(fixed: Tensor, moving: Tensor, weights: Tensor) -> Tensor:
@@ -71,14 +85,20 @@ def lncc(fixed: Tensor, moving: Tensor, weights: Tensor) -> Tensor:
     return (weights * covariance**2 / variances).sum((1, 2, 3)) / weights.sum((1, 2, 3)).clamp(min=TINY)
 
 
+def mind(fixed: Tensor, moving: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean squared difference of the descriptors of ``(B, z, y, x)`` intensities, ``(B,)`` in [0, 1]."""
+    first, second = (describe(values[:, None], weights[:, None]) for values in (fixed, moving))
+    counted = weights[:, None].expand_as(first)
+    return ssd(first.flatten(1), second.flatten(1), counted.flatten(1))
+
+
 def joint_histogram(fixed: Tensor, moving: Tensor, weights: Tensor) -> Tensor:
     """Joint probabilities ``(B, BINS, BINS)`` of ``(B, n)`` intensities in [0, 1], fixed along the first axis.
 
     Parzen windows as in Mattes 2003 (IEEE TMI 22:120): zero-order B-spline for the fixed image, cubic for the moving.
     """
-    cells = BINS - 2 * MARGIN_BINS
-    row = (fixed * cells).long().clamp(0, cells - 1) + MARGIN_BINS
-    position = moving.clamp(0, 1) * (cells - 1) + MARGIN_BINS
+    row = (fixed * CELLS).long().clamp(0, CELLS - 1) + MARGIN_BINS
+    position = moving.clamp(0, 1) * (CELLS - 1) + MARGIN_BINS
     column = position.detach().long()
     parzen = _cubic_weights(position - column) * weights
     pair = torch.arange(len(fixed), device=fixed.device)[:, None] * BINS + row
@@ -115,10 +135,12 @@ def _entropy(p: Tensor) -> Tensor:
 
 
 def cost(metric: Metric, fixed: Tensor, moving: Tensor, weights: Tensor) -> Tensor:
-    """Return what an optimiser lowers, ``(B,)``: the SSD itself, or the negative similarity.
+    """Return what an optimiser lowers, ``(B,)``: the difference itself, or the negative similarity.
 
-    ``(B, n)`` values; ``(B, z, y, x)`` for the local correlation, which needs neighbours, and allowed for all.
+    ``(B, n)`` values; ``(B, z, y, x)`` for metrics that need neighbours, and allowed for all.
     """
+    if metric is Metric.MIND:
+        return mind(fixed, moving, weights)
     if metric is Metric.LNCC:
         return -lncc(fixed, moving, weights)
     flat = (fixed.flatten(1), moving.flatten(1), weights.flatten(1))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ops.measure.errors import NotEvaluableError
-from ops.registration.quality import RegistrationPolicy, RegistrationQuality, require_good
+from ops.registration.quality import RegistrationPolicy, RegistrationQuality, require_enough_voxels, require_good
 from ops.registration.similarity import Metric
 
 GOOD = RegistrationQuality(
@@ -28,7 +28,7 @@ GOOD = RegistrationQuality(
 )
 LIMITS = RegistrationPolicy(
     least_overlap=0.25, least_shared_information=0.1, largest_rotation_deg=45, largest_stretch=1.5,
-    smallest_jacobian=0.02, largest_jacobian=20, largest_inconsistency_mm=2,
+    smallest_jacobian=0.02, largest_jacobian=20, largest_inconsistency_mm=2, largest_chance_nats=0.02,
 )  # fmt: skip
 
 
@@ -59,3 +59,11 @@ def test_a_squared_difference_must_fall_and_images_that_did_not_meet_improve():
     assert replace(GOOD, metric=Metric.SSD, similarity_before=0.5, similarity_after=0.2).improved
     assert not replace(GOOD, metric=Metric.SSD).improved
     assert replace(GOOD, similarity_before=np.nan).improved
+
+
+def test_a_field_of_view_of_few_voxels_is_refused():
+    enough = 27**2 / (2 * 0.02)
+    require_enough_voxels(enough + 1, LIMITS)
+    with pytest.raises(NotEvaluableError) as caught:
+        require_enough_voxels(enough - 1, LIMITS)
+    assert caught.value.reason == "small_field_of_view"
