@@ -13,7 +13,8 @@ import pytest
 import torch
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
-FORBIDDEN = ("prefect", "dask", "distributed", "zarr", "storage", "tasks", "flows", "deployments")
+UPPER = ("prefect", "deployments")
+FORBIDDEN = (*UPPER, "dask", "distributed", "zarr", "storage", "tasks", "flows")
 SMALL = {
     "sliding_window": ["--volume", "32", "40", "32", "--window", "32", "32", "32", "--volumes", "2", "--rounds", "1"],
     "nnunet": ["--volume", "48", "64", "64", "--patch", "32", "32", "32", "--classes", "4", "--rounds", "1"],
@@ -57,10 +58,20 @@ def test_it_prints_a_table(python: Python) -> None:
     assert {"Popscan", "bare"} <= {row[2] for row in rows}
 
 
-@pytest.mark.parametrize("script", SMALL)
+def test_the_whole_path_needs_no_prefect(python: Python) -> None:
+    path = str(SCRIPTS / "whole_path.py")
+    done = python.run(path, "--cluster", "threads", "--series", "2", forbidden=UPPER)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 series, 0 failed")
+    assert re.search(r"^busy: threads \d+%", done.stdout, re.M)
+    assert re.search(r"^[\d,]+ series an hour; asked 14,000$", done.stdout, re.M)
+
+
+@pytest.mark.parametrize("script", [*SMALL, "whole_path"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_without_a_gpu_it_says_so(python: Python, script: str) -> None:
-    done = python.run(str(SCRIPTS / f"{script}.py"))
+    forbidden = UPPER if script == "whole_path" else FORBIDDEN
+    done = python.run(str(SCRIPTS / f"{script}.py"), forbidden=forbidden)
     assert done.returncode == 1
     assert "no GPU" in done.stdout
 
