@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
 from ops.measure.errors import NotEvaluableError
+from ops.registration.atlas import organs_in_view
 from ops.registration.linear import LinearModel
 from ops.registration.quality import RegistrationQuality
-from ops.registration.register import RegistrationPlan, register
+from ops.registration.register import Registration, RegistrationPlan, register
 from ops.registration.similarity import Metric
+from ops.volume import Volume
 from storage.records import Measurement
+from storage.urls import Location
+from storage.volumes import VolumeStore
 from tasks.case import Work, end_not_evaluable
-from tasks.infer import model_threads
+from tasks.infer import model_device, model_threads
 
 
 def register_roles(
@@ -44,13 +49,51 @@ def register_roles(
         fixed image to those of the moving one. A bad fit ends the case as not evaluable, with the reason.
     """
     plan = RegistrationPlan(LinearModel(model), Metric(metric), Metric(deformable) if deformable else None)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(model_threads())  # as for models: on busy cores more threads made it many times slower
-    try:
-        found = register(work.volumes[fixed], work.volumes[moving], plan, device=device)
-    except NotEvaluableError as error:
-        end_not_evaluable(error.reason, f"registering {moving} to {fixed}: {error.detail}")
+    found = _register(work.volumes[fixed], work.volumes[moving], plan, f"{moving} to {fixed}")
     return replace(work, found={**work.found, f"{moving} to {fixed}": found})
+
+
+def locate_organs(work: Work, role: str, atlas: str) -> Work:
+    """Look up the organs of an atlas in the volume of ``role``; they are ``found["organs of <role>"]``.
+
+    Declare the stage with ``needs="gpu"``, and put a new version of an atlas under a new address: only that makes
+    earlier results stale.
+
+    Parameters
+    ----------
+    work
+        With a volume in the role.
+    role
+        Of a volume of the same kind as the atlas (affine registration, mutual information).
+    atlas
+        Address of a `storage.volumes.VolumeStore` with the volumes ``image`` and ``labels``; read once in a process.
+
+    Returns
+    -------
+    Work
+        Label → `ops.registration.atlas.OrganInView`. A bad fit ends the case as not evaluable, with the reason.
+    """
+    image, labels = _read_atlas(atlas)
+    volume = work.volumes[role]
+    plan = RegistrationPlan(LinearModel.AFFINE, Metric.MI)
+    fit = _register(image, volume, plan, f"{role} to the atlas")
+    return replace(work, found={**work.found, f"organs of {role}": organs_in_view(labels, fit.transform, volume.grid)})
+
+
+@lru_cache(maxsize=2)
+def _read_atlas(address: str) -> tuple[Volume, Volume]:
+    store = VolumeStore(Location(address))
+    return store.open("image").read(), store.open("labels").read()
+
+
+def _register(fixed: Volume, moving: Volume, plan: RegistrationPlan, what: str) -> Registration:
+    """Register on the worker's device, or end the case as not evaluable."""
+    torch.set_num_threads(model_threads())  # as for models: on busy cores more threads made it many times slower
+    device = model_device().replace("tensorrt", "cuda")
+    try:
+        return register(fixed, moving, plan, device=device)
+    except NotEvaluableError as error:
+        end_not_evaluable(error.reason, f"registering {what}: {error.detail}")
 
 
 def quality_measurements(quality: RegistrationQuality) -> tuple[Measurement, ...]:

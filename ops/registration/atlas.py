@@ -67,7 +67,7 @@ def organs_in_view(labels: Volume, to_participant: Transform, image: Grid) -> di
     organ = labels.voxels[tuple(where.T)]
     points = to_participant.apply(labels.grid.index_to_patient(where))
     index = np.rint(image.patient_to_index(points)).astype(np.int64)
-    seen = ((index >= 0) & (index < image.shape)).all(axis=1)
+    seen = np.all((index >= 0) & (index < image.shape), axis=1)
     return {
         int(label): _organ(points[organ == label], index[organ == label], seen[organ == label])
         for label in np.unique(organ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from ops.volume import Volume
 from storage.urls import Location
 from storage.volumes import VolumeStore
 from tasks.case import Case, Findings, Recipe, Stores, Work, load
-from tasks.register import quality_measurements, register_roles
+from tasks.register import locate_organs, quality_measurements, register_roles
 from tasks.stage import Outcome, Stage
 from tasks.stream import stream
 from tests.ops.registration.blobs import image, landmarks, make_grid, positions
@@ -82,3 +83,22 @@ def test_a_bad_fit_is_not_evaluable(outcomes: dict[str, Outcome], name: str, rea
     assert outcome.value.status is ResultStatus.NOT_EVALUABLE
     assert outcome.value.reason in reasons
     assert "registering prior to current" in outcome.value.detail
+
+
+def test_organs_of_an_atlas_are_looked_up(tmp_path: Path) -> None:
+    """The atlas is the same blobs elsewhere: its organ must be where the map puts it."""
+    address, atlas_grid = str(tmp_path / "atlas"), make_grid()
+    places = positions(atlas_grid)
+    organ = np.linalg.norm(places - [10, -5, 8], axis=-1) < 12
+    store = VolumeStore(Location(address))
+    store.write("image", image(atlas_grid), {})
+    store.write("labels", Volume(organ.astype(np.uint8), atlas_grid, "label"), {})
+    grid = make_grid((46, 50, 54), 2.8, oblique=True)
+    participant = image(grid, TRUTH.inverse().apply(positions(grid)))
+    nowhere = Location("memory://nowhere")
+    recipe = Recipe("organs", "1", {}, (), {})
+    case = Case("c", "1.2", {}, {}, {}, {}, recipe, Stores(nowhere, nowhere, nowhere), "f")
+    found = locate_organs(Work(case, {"ct": participant}, {}), "ct", address).found["organs of ct"]
+    assert set(found) == {1}
+    assert found[1].inside == 1
+    np.testing.assert_allclose(found[1].centre_mm, TRUTH.apply(places[organ].mean(axis=0)), atol=2)
