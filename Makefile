@@ -31,7 +31,8 @@ else
 endif
 
 test: setup-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest tests/benchmarks
+	$(BIN)/python -m pytest --ignore=tests/benchmarks -n logical --maxprocesses=4 --dist loadfile
 
 lint: setup-test
 	$(BIN)/ruff check .
