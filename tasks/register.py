@@ -40,7 +40,8 @@ def register_roles(
         ``mi`` for images of different contrast, ``ncc`` of the same, ``ssd`` of the same units. A small MR within a PET
         has too few voxels for ``mi``: the case ends as not evaluable, ``small_field_of_view``.
     deformable
-        Metric of a deformable registration on top, or None: ``mind`` between modalities, else ``lncc`` or ``ssd``.
+        Metric of a deformable registration on top, or None: ``ssd`` for one contrast, ``lncc`` also for the reverse of
+        it (T1 and T2), ``mind`` between modalities whose brightness is related in no simple way.
 
     Returns
     -------

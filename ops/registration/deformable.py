@@ -81,7 +81,7 @@ def estimate_velocity(
     linear
         ``(B, 4, 4)`` float64, LPS mm → LPS mm, applied after the flow of the velocity.
     metric, regularity
-        What is optimised and how; between modalities the metric is ``mind``.
+        What is optimised and how.
     """
     velocity = torch.zeros(len(linear), 3, *half_shape(fixed[0].values.shape), device=linear.device)
     previous = fixed[0]

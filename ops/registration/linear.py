@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Samples:
     values: Tensor
     weights: Tensor
 
-    @property
+    @cached_property
     def radii(self) -> Tensor:
         """Root mean square distance from the centre in mm, ``(B,)``: what one radian moves the points by."""
         return (self.points.double() ** 2).sum(2).mean(1).sqrt()

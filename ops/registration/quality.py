@@ -191,10 +191,12 @@ def measure_quality(
         Of the similarities.
     """
     unmoved = torch.eye(4, dtype=linear.dtype, device=linear.device).expand_as(linear)
-    before = _compare(fixed, align(fixed, moving, unmoved), metric)
-    after = _compare(fixed, _warped(fixed, moving, linear, velocity), metric)
+    moved = _warped(fixed, moving, linear, velocity)
+    before = _similarity(fixed, align(fixed, moving, unmoved), metric).tolist()
+    after = _similarity(fixed, moved, metric).tolist()
+    shared = _shared_information(fixed, moved).tolist()
     smaller = torch.minimum(*(level.mask.sum((1, 2, 3, 4)) for level in (fixed, moving)))
-    overlaps = (after[2] / smaller).clamp(max=1).tolist()
+    overlaps = (_common(fixed, moved).sum((1, 2, 3)) / smaller).clamp(max=1).tolist()
     rows = []
     for case, grid in enumerate(fixed.grids):
         affine = Affine(linear[case].cpu().numpy())
@@ -204,9 +206,9 @@ def measure_quality(
         rows.append(
             RegistrationQuality(
                 metric=metric,
-                similarity_before=float(before[0][case]),
-                similarity_after=float(after[0][case]),
-                shared_information=float(after[1][case]),
+                similarity_before=before[case],
+                similarity_after=after[case],
+                shared_information=shared[case],
                 overlap=overlaps[case],
                 rotation_deg=affine.rotation_angle_deg,
                 translation_mm=float(np.linalg.norm(affine.apply(centre) - centre)),
@@ -230,15 +232,23 @@ def _warped(fixed: Level, moving: Level, linear: Tensor, velocity: Tensor | None
     return sample(aligned, identity(aligned.shape, aligned.device) + double(flow, aligned.shape).movedim(1, -1))
 
 
-def _compare(fixed: Level, moved: Tensor, metric: Metric) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarity, shared information and number of voxels in common, each ``(B,)``."""
-    weights = fixed.mask[:, 0] * moved[:, 1]
-    common = weights.sum((1, 2, 3))
+def _common(fixed: Level, moved: Tensor) -> Tensor:
+    """Weights ``(B, z, y, x)`` of the voxels where both images count."""
+    return fixed.mask[:, 0] * moved[:, 1]
+
+
+def _similarity(fixed: Level, moved: Tensor, metric: Metric) -> Tensor:
+    """Similarity in its natural sense, ``(B,)``; ``nan`` where the images do not meet."""
+    weights = _common(fixed, moved)
     value = cost(metric, fixed.values[:, 0], moved[:, 0], weights)
-    natural = value if metric.is_difference else -value
-    information = shared_information(fixed.values.flatten(1), moved[:, 0].flatten(1), weights.flatten(1))
-    met = common >= 1
-    return torch.where(met, natural, torch.nan), torch.where(met, information, 0), common
+    return torch.where(weights.sum((1, 2, 3)) >= 1, value if metric.is_difference else -value, torch.nan)
+
+
+def _shared_information(fixed: Level, moved: Tensor) -> Tensor:
+    """Mutual information over the smaller entropy, ``(B,)``; 0 where the images do not meet."""
+    weights = _common(fixed, moved).flatten(1)
+    information = shared_information(fixed.values.flatten(1), moved[:, 0].flatten(1), weights)
+    return torch.where(weights.sum(1) >= 1, information, 0)
 
 
 def _field_figures(

@@ -39,8 +39,9 @@ class RegistrationPlan:
     metric
         Of the linear registration: ``mi`` for images of different contrast, ``ncc`` or ``ssd`` of the same.
     deformable
-        Metric of the deformable registration that follows; ``None`` for none. ``ssd`` or ``lncc`` for images of the
-        same contrast, ``mind`` between modalities: it compares local structure instead of brightness.
+        Metric of the deformable registration that follows; ``None`` for none. ``ssd`` for images of one contrast,
+        ``lncc`` also for the reverse of it (T1 and T2 of a head), ``mind`` for brightness related in no simple way: it
+        compares local structure.
     regularity
         Of the deformable registration; ``None`` for the usual one of its metric. ``iterations`` has as many entries as
         there are levels.
