@@ -29,10 +29,10 @@ from tasks.case import Case, result_of
 from tasks.infer import keep_resident
 from tasks.ingest import ingest_paths
 from tasks.stage import Hop, Item, Outcome, run_hop
-from tasks.stream import GPU_RESOURCE, Tally, stream
+from tasks.stream import GPU_RESOURCE, Tally, has_gpu_worker, stream
 
 ALONE = 4
-"""Cases that are also computed one after the other in this process, where steps within a stage can be told apart."""
+"""Cases that are also computed one after the other on one worker, where steps within a stage can be told apart."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Bench:
     alone
         Stage, and ``stage: step`` within it → seconds a case, with nothing beside it.
     busy
-        Share of the computing time in which ``threads`` of workers were in a stage, and ``GPU``s (where there are
-        any) had a kernel at work: what is missing to 1 was spent waiting.
+        Share of the computing time in which ``threads`` of workers were in a stage, waiting for the card included, and
+        ``GPU``s (where there are any) had a kernel at work.
     """
 
     programme: str
@@ -129,7 +129,7 @@ def measure(dicom: Sequence[Path], programme: str, settings: Settings, folder: P
         compute_seconds=run.seconds,
         ingest_steps={name: seconds / len(cases) for name, seconds in ingest_steps.items()},
         stages={**stages, "commit": run.commit_seconds / len(cases)},
-        alone=_alone(cases[:ALONE], declared),
+        alone=run.alone,
         busy=_busy(run, outcomes),
     )
 
@@ -144,6 +144,7 @@ class _Run:
     seconds: float
     commit_seconds: float
     gpu_samples: Sequence[float]
+    alone: Mapping[str, float]
 
 
 def _compute(
@@ -162,13 +163,15 @@ def _compute(
     with scheduler_address(settings) as address, connection(address, set_as_default=False) as client:
         client.wait_for_workers(1)
         keep_resident(client, cases[0].recipe.models, cases[0].stores.models)  # models load once: not of a case
-        stream(client, programme.stages, cases[:1], lambda lot: None)  # nor is what is imported at first
+        threads = client.nthreads()
+        stream(client, programme.stages, cases[: sum(threads.values())], lambda lot: None)  # nor are first imports
         began = time.perf_counter()
         with recorded() as steps:
             tally = stream(client, programme.stages, cases, commit, window=settings.window)
         seconds = time.perf_counter() - began
-        threads = client.nthreads()
-    return _Run(tally, len(threads), sum(threads.values()), seconds, steps.get("commit", 0.0), samples)
+        resources = {GPU_RESOURCE: 1} if has_gpu_worker(client) else None
+        alone = client.submit(_alone, cases[:ALONE], programme, resources=resources).result()
+    return _Run(tally, len(threads), sum(threads.values()), seconds, steps.get("commit", 0.0), samples, alone)
 
 
 def gpu_utilisation(client: Client) -> list[float]:
@@ -176,7 +179,8 @@ def gpu_utilisation(client: Client) -> list[float]:
     connection: Any = client
     workers = connection.scheduler_info(n_workers=-1)["workers"].values()
     metrics = [worker["metrics"] for worker in workers if worker["resources"].get(GPU_RESOURCE)]
-    return [metric["gpu"]["utilization"] / 100 for metric in metrics if "gpu" in metric]
+    told = [metric.get("gpu", {}).get("utilization") for metric in metrics]
+    return [percent / 100 for percent in told if percent is not None]  # a card in parts (MIG) tells None
 
 
 def _busy(run: _Run, outcomes: Sequence[Outcome]) -> dict[str, float]:
@@ -186,7 +190,7 @@ def _busy(run: _Run, outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 
 def _alone(cases: Sequence[Case], programme: Programme) -> dict[str, float]:
-    """Seconds a case by stage and by step within each stage, one case after the other in this process."""
+    """Seconds a case by stage and by step within each stage, one case after the other; runs on a worker."""
     totals: dict[str, float] = {}
     for case in cases:
         items, found = [Item(case)], {}

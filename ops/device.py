@@ -37,7 +37,7 @@ def _stream(place: torch.device) -> torch.cuda.Stream:
     """Give the calling thread's stream for copies to a device."""
     known: dict[torch.device, torch.cuda.Stream] = _streams.__dict__.setdefault("known", {})
     if place not in known:
-        make: Any = torch.cuda.Stream  # torch's own annotations are partial
+        make: Any = torch.cuda.Stream  # only partly typed
         known[place] = make(place)
     return known[place]
 
@@ -72,11 +72,14 @@ def is_lost(device: str) -> bool:
     device
         ``cpu``, ``cuda:0``, ``tensorrt:0`` …
     """
-    kind, _, index = device.partition(":")
-    if kind == "cpu" or not torch.cuda.is_available():
+    kind, _, name = device.partition(":")
+    index = int(name or 0)
+    cuda: Any = torch.cuda  # only partly typed
+    was_used = cuda.is_initialized() and index < torch.cuda.device_count()
+    if kind == "cpu" or not was_used:  # what was never there cannot be lost
         return False
     try:
-        torch.cuda.synchronize(int(index or 0))
+        torch.cuda.synchronize(index)
     except RuntimeError:
         return True
     return False

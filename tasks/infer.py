@@ -7,12 +7,13 @@ the functions that run on a worker.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,11 +25,11 @@ from storage.models import BundleError, Manifest, ModelBundle, QuantileWindow
 from storage.releases import find_bundle
 from storage.urls import Location
 from tasks.case import Case, Work
-from tasks.stream import GPU_RESOURCE, has_gpu
+from tasks.stream import GPU_RESOURCE, has_gpu_worker
 
 if TYPE_CHECKING:
     from ops.inference.inferer import Inferer
-    from ops.inference.ladder import Rung
+    from ops.inference.ladder import Descent, Rung
     from ops.inference.locate import HeartLocation, NetworkContract
     from ops.inference.onnx import OnnxPredictor
     from ops.inference.predictor import Precision
@@ -55,6 +56,12 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "te
 
 HEART_LABELS = tuple(TERRITORY_LABELS[name] for name in ("heart", "LM", "LAD", "LCX", "RCA", "valve"))
 """Labels of the network's classes that lie in or on the heart."""
+
+LOADING_SECONDS = 20
+"""How long a worker that starts waits for its models."""
+
+VERSIONS_KEPT = 2
+"""Versions of one model that stay in a worker's memory: two programmes, or two runs, may use the one and the other."""
 
 _resident: dict[tuple[str, str], ResidentModel] = {}
 _loading = threading.Lock()
@@ -143,33 +150,59 @@ def locate_heart(work: Work) -> Work:
 
 
 def _infer(case: Case, name: str, compute: Callable[[Inferer, Manifest], Answer]) -> tuple[Answer, tuple[str, ...]]:
-    """Apply a model on the first rung with enough memory; the flags say which, if it was not the first.
-
-    A worker whose GPU no longer answers leaves: its nanny starts another, and its cases run again one by one.
-    """
-    from ops.device import is_lost
+    """Apply a model on the first rung with enough memory; the flags say which, if it was not the first."""
     from ops.inference.ladder import descend, rungs
 
     model, device = resident(name, case.recipe.models[name], case.stores.models), model_device()
     manifest = model.bundle.manifest
     ladder = rungs(device, half_precision(manifest))
-    try:
+    with guarded(device, case):
         answer, descent = descend(ladder, model.inferer, lambda network: compute(network, manifest))
-    except Exception as error:
-        if is_lost(device):
-            _leave(f"case {case.case_id}: {device} no longer answers after {type(error).__name__}: {error}")
-        raise
+    return answer, descent_flags(descent, case)
+
+
+def descent_flags(descent: Descent, case: Case) -> tuple[str, ...]:
+    """Give the flags of a case, and a line to the worker's log for each rung that had too little memory."""
     for rung, why in descent.failed:
         logger.warning("case %s: no memory on rung %s: %s", case.case_id, rung, why)
-    return answer, descent.flags
+    return descent.flags
 
 
-def _leave(why: str) -> None:
-    """End this process if it is a worker that will be replaced: a broken CUDA context lasts as long as it does."""
-    with suppress(ValueError):  # not inside a worker
-        if get_worker().nanny:
+class DeviceLostError(OSError):
+    """A GPU that gives its process nothing but errors: no fault of the case, so that it never leads to quarantine."""
+
+
+@contextmanager
+def guarded(device: str, case: Case) -> Iterator[None]:
+    """Compute on a device; when it is lost, end this process if it is a worker that will be replaced.
+
+    A broken CUDA context lasts as long as its process. The worker's nanny starts another, and the executor runs the
+    cases of the lost one again.
+
+    Raises
+    ------
+    DeviceLostError
+        The device is lost, and nobody would replace this process.
+    """
+    from ops.device import is_lost
+
+    try:
+        yield
+    except Exception as error:
+        if not is_lost(device):
+            raise
+        why = f"case {case.case_id}: {device} no longer answers after {type(error).__name__}: {error}"
+        if _has_nanny():
             logger.critical("%s; this worker leaves", why)
             os._exit(1)
+        raise DeviceLostError(f"{why}; start Popscan again") from error
+
+
+def _has_nanny() -> bool:
+    try:
+        return bool(get_worker().nanny)
+    except ValueError:  # not inside a worker
+        return False
 
 
 def segmentation_contract(manifest: Manifest) -> SegmentationContract:
@@ -227,7 +260,7 @@ def half_precision(manifest: Manifest) -> Precision | None:
 def resident(name: str, digest: str, models: Location) -> ResidentModel:
     """Model in this worker's memory; loaded once per process, however many threads ask for it at once.
 
-    It takes the place of another version of the same model, so that releases do not pile up on a card.
+    The oldest of more than `VERSIONS_KEPT` versions of a model is dropped, so that releases do not pile up on a card.
 
     torch's own threads, which blend windows and resample, become as few as those of a model call: Dask runs a case per
     core already, and threads that wait for a busy core cost more than they gain.
@@ -246,22 +279,33 @@ def resident(name: str, digest: str, models: Location) -> ResidentModel:
     OSError
         The store cannot be read at present.
     """
+    if (name, digest) in _resident:  # without the lock: another model may be loading for long
+        return _resident[name, digest]
     import torch
 
     with _loading:
         if (name, digest) not in _resident:
             torch.set_num_threads(model_threads())
-            model = ResidentModel(find_bundle(name, digest, models))
-            for earlier in [key for key in _resident if key[0] == name]:
-                del _resident[earlier]  # a case that still uses it keeps it until it is done
-            _resident[name, digest] = model
+            _resident[name, digest] = ResidentModel(find_bundle(name, digest, models))
+            _drop_old_versions(name)
         return _resident[name, digest]
+
+
+def _drop_old_versions(name: str) -> None:
+    """Let go what was loaded first; a case that still uses it keeps it until it is done."""
+    from ops.inference.memory import release_cached
+
+    versions = [key for key in _resident if key[0] == name]
+    for key in versions[:-VERSIONS_KEPT]:
+        del _resident[key]
+    if len(versions) > VERSIONS_KEPT:
+        gc.collect()  # torch's exported programs are reference cycles
+        release_cached()
 
 
 def resident_memory() -> dict[str, dict[str, int]]:
     """Bytes of the weights of every resident model, by bundle and digest and then by device and precision."""
-    with _loading:
-        models = dict(_resident)
+    models = dict(_resident)
     return {f"{name} {digest[:12]}": model.memory() for (name, digest), model in models.items()}
 
 
@@ -284,17 +328,21 @@ class ResidentModels(WorkerPlugin):
         self._models, self._place, self._only_gpus = dict(models), place, only_gpus
 
     async def setup(self, worker: Worker) -> None:
-        """Open every model as its cases will; one that cannot be is a matter of the cases that need it."""
+        """Open every model as its cases will; one that cannot be is a matter of the cases that need it.
+
+        After `LOADING_SECONDS` the worker goes on, and the loading beside it: a worker that is this long in starting
+        is taken for dead, by Dask and by Kubernetes.
+        """
         if worker.state.total_resources.get(GPU_RESOURCE) or not self._only_gpus:
-            await asyncio.to_thread(self._open, _device_of(worker))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.to_thread(self._open, _device_of(worker)), LOADING_SECONDS)
 
     def _open(self, device: str) -> None:
-        from ops.inference.ladder import rungs
-
         for name, digest in self._models.items():
             try:
-                model = resident(name, digest, self._place)
-                model.inferer(rungs(device, None)[0])
+                from ops.inference.ladder import rungs
+
+                resident(name, digest, self._place).inferer(rungs(device, None)[0])
             except Exception as error:  # no such bundle, store away, no memory: found again by each case, and recorded
                 logger.warning("model %s %s is not resident on %s: %s", name, digest[:12], device, error)
 
@@ -302,16 +350,28 @@ class ResidentModels(WorkerPlugin):
 def keep_resident(client: Client, models: Mapping[str, str], place: Location) -> list[str]:
     """Have the workers of a cluster, present and future, load models before their first case.
 
+    Nothing that goes wrong here is an error: a case that needs a model loads it anyway.
+
     Returns
     -------
     list of str
-        What is resident where, a line each: for a log.
+        What is resident where, a line each, for a log; empty where a worker did not answer in time.
     """
     connection: Any = client  # Dask's methods are only partly typed
-    with suppress(OSError):  # a worker that dies just now; the case that needs a model loads it anyway
-        connection.register_plugin(ResidentModels(models, place, only_gpus=has_gpu(client)))
+
+    async def keep() -> Mapping[str, Mapping[str, Mapping[str, int]]]:
+        await connection.register_plugin(ResidentModels(models, place, only_gpus=has_gpu))
+        found: Mapping[str, Any] = await connection.run(resident_memory, on_error="ignore")
+        return found
+
+    has_gpu = has_gpu_worker(client)
+    try:
+        held = connection.sync(keep, callback_timeout=2 * LOADING_SECONDS)
+    except Exception as error:
+        logger.warning("not all workers say which models they hold: %s: %s", type(error).__name__, error)
+        return []
     found: Counter[str] = Counter()
-    for memory in connection.run(resident_memory, on_error="ignore").values():
+    for memory in held.values():
         found.update(f"{model}, {kind}, {size / 1e6:.1f} MB" for model, m in memory.items() for kind, size in m.items())
     return [f"{line}, {count} workers" for line, count in sorted(found.items())]
 

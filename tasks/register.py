@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import torch
 
+from ops.inference.ladder import Rung, descend, rungs
 from ops.measure.errors import NotEvaluableError
 from ops.registration.atlas import organs_in_view
 from ops.registration.linear import LinearModel
@@ -17,8 +18,8 @@ from ops.volume import Volume
 from storage.records import Measurement
 from storage.urls import Location
 from storage.volumes import VolumeStore
-from tasks.case import Work, end_not_evaluable
-from tasks.infer import model_device, model_threads
+from tasks.case import Case, Work, end_not_evaluable
+from tasks.infer import descent_flags, guarded, model_device, model_threads
 
 
 def register_roles(
@@ -50,8 +51,8 @@ def register_roles(
         fixed image to those of the moving one. A bad fit ends the case as not evaluable, with the reason.
     """
     plan = RegistrationPlan(LinearModel(model), Metric(metric), Metric(deformable) if deformable else None)
-    found = _register(work.volumes[fixed], work.volumes[moving], plan, f"{moving} to {fixed}")
-    return replace(work, found={**work.found, f"{moving} to {fixed}": found})
+    found, flags = _register(work.case, work.volumes[fixed], work.volumes[moving], plan, f"{moving} to {fixed}")
+    return replace(work, found={**work.found, f"{moving} to {fixed}": found}, flags=(*work.flags, *flags))
 
 
 def locate_organs(work: Work, role: str, atlas: str) -> Work:
@@ -77,8 +78,9 @@ def locate_organs(work: Work, role: str, atlas: str) -> Work:
     image, labels = _read_atlas(atlas)
     volume = work.volumes[role]
     plan = RegistrationPlan(LinearModel.AFFINE, Metric.MI)
-    fit = _register(image, volume, plan, f"{role} to the atlas")
-    return replace(work, found={**work.found, f"organs of {role}": organs_in_view(labels, fit.transform, volume.grid)})
+    fit, flags = _register(work.case, image, volume, plan, f"{role} to the atlas")
+    organs = organs_in_view(labels, fit.transform, volume.grid)
+    return replace(work, found={**work.found, f"organs of {role}": organs}, flags=(*work.flags, *flags))
 
 
 @lru_cache(maxsize=2)
@@ -87,14 +89,23 @@ def _read_atlas(address: str) -> tuple[Volume, Volume]:
     return store.open("image").read(), store.open("labels").read()
 
 
-def _register(fixed: Volume, moving: Volume, plan: RegistrationPlan, what: str) -> Registration:
-    """Register on the worker's device, or end the case as not evaluable."""
+def _register(
+    case: Case, fixed: Volume, moving: Volume, plan: RegistrationPlan, what: str
+) -> tuple[Registration, tuple[str, ...]]:
+    """Register on the worker's device, or the CPU where that has too little memory; a bad fit is not evaluable."""
     torch.set_num_threads(model_threads())  # as for models: on busy cores more threads made it many times slower
     device = model_device().replace("tensorrt", "cuda")
+    ladder = [rung for rung in rungs(device, None) if rung.name != "tiled"]
     try:
-        return register(fixed, moving, plan, device=device)
+        with guarded(device, case):
+            found, descent = descend(ladder, _device_of, lambda place: register(fixed, moving, plan, device=place))
     except NotEvaluableError as error:
         end_not_evaluable(error.reason, f"registering {what}: {error.detail}")
+    return found, descent_flags(descent, case)
+
+
+def _device_of(rung: Rung) -> str:
+    return rung.device
 
 
 def quality_measurements(quality: RegistrationQuality) -> tuple[Measurement, ...]:

@@ -155,7 +155,7 @@ class _Stream:
         self.last_look = self.last_seen_workers = time.monotonic()
         self.threads, self.needs_gpu = 0, False
         self._look_at_cluster()
-        self.hops = fuse(stages, has_gpu(client))
+        self.hops = fuse(stages, has_gpu_worker(client))
         self.needs_gpu = any(hop.needs == "gpu" for hop in self.hops)
 
     def run(self) -> Tally:
@@ -266,7 +266,7 @@ class _Stream:
         for ticket, item in zip(tickets, items, strict=True):
             spent = sum(item.timings.values())
             self.case_seconds = spent if self.case_seconds is None else 0.9 * self.case_seconds + 0.1 * spent
-            if item.failure and item.failure.transient and ticket.attempts < self.retry.attempts:
+            if item.failure and item.failure.transient and ticket.attempts - ticket.losses < self.retry.attempts:
                 self._retry(self.again, ticket)
             else:
                 self._finish(Outcome(ticket.case, item.value, item.failure, item.timings, ticket.attempts))
@@ -308,7 +308,7 @@ class _Stream:
             raise NoWorkersError(f"lost the Dask scheduler ({self.client.status}); start it and run again")
         self.threads = sum(self.client.nthreads().values())
         now = self.last_look = time.monotonic()
-        if self.threads and (not self.needs_gpu or has_gpu(self.client)):
+        if self.threads and (not self.needs_gpu or has_gpu_worker(self.client)):
             self.last_seen_workers = now
         elif now - self.last_seen_workers > self.patience:
             kind = "GPU workers" if self.needs_gpu and self.threads else "workers"
@@ -321,7 +321,7 @@ class _Stream:
 _END = object()
 
 
-def has_gpu(client: Client) -> bool:
+def has_gpu_worker(client: Client) -> bool:
     """Tell whether any worker has the resource that marks a GPU."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     return any(worker["resources"].get(GPU_RESOURCE) for worker in workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,8 @@ from ops.inference.sliding_window import Shape
 LEAST_GAIN = 0.05
 # No more than this many windows are tried at once; a card that this does not fill gains nothing from more.
 MOST_WINDOWS = 64
+
+logger = logging.getLogger(__name__)
 
 _found: WeakKeyDictionary[TensorPredictor, dict[Shape, int]] = WeakKeyDictionary()
 
@@ -56,12 +59,12 @@ def _try_batches(predictor: TensorPredictor, window: Shape) -> int:
 
 
 def _seconds_if_it_fits(predictor: TensorPredictor, window: Shape, batch: int) -> float | None:
-    """Seconds per window, or None when there is no memory for the batch."""
+    """Seconds per window, or None when the device cannot compute the batch: one window it could, so it is too large."""
     try:
         return seconds_per_window(predictor, window, batch)
     except Exception as error:
         if not is_out_of_memory(error):
-            raise
+            logger.warning("%d windows of %s at once: %s: %s", batch, window, type(error).__name__, error)
     release_cached()  # after the handler: the error's traceback held the tensors
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ops.inference.memory import is_out_of_memory, release_cached
 from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
 from ops.inference.sliding_window import Mosaic, Tiling, mosaics
 
@@ -74,17 +75,26 @@ class _Request:
     answer: Future[Mosaic] = field(default_factory=Future)
 
 
+@dataclass(frozen=True)
+class _Try:
+    """Requests to be computed together; after the last try of a single one its error is its answer."""
+
+    requests: Iterator[_Request]
+    is_last: bool = False
+
+
 class SharedInferer:
     """A sliding window over the volumes of many threads, in common batches.
 
     One thread at a time runs the network; it starts when a volume comes and ends when none waits. A batch is
-    composed while the device computes the one before, of whatever has come until then. When a batch raises, its
+    composed, of whatever has come until then, while the device computes the one before (after that under ONNX Runtime,
+    which waits for the device). When a batch raises, its
     volumes are tried again in halves, down to the one at fault: only the thread that brought it gets the error.
 
     Parameters
     ----------
     predictor
-        The network; used from no other thread meanwhile.
+        The network.
     tiling
         Windows and batches.
     """
@@ -116,16 +126,24 @@ class SharedInferer:
             starts = not self._is_serving
             self._is_serving = True
         if starts:
-            threading.Thread(target=self._serve, name="popscan-inference", daemon=True).start()
+            self._start()
         try:
             return request.answer.result()
         finally:
             del request  # else an error and this frame hold each other, and with them the volume
 
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._serve, name="popscan-inference", daemon=True).start()
+        except RuntimeError:  # the system has no thread to give
+            self._serve()
+
     def _serve(self) -> None:
-        """Compute until nobody waits."""
+        """Compute until nobody waits. No variable holds a request: an error's traceback would hold it by this frame."""
         while self._anybody_waits():
-            self._compute(self._arriving())
+            tries = deque([_Try(self._arriving())])
+            while tries:
+                tries.extend(self._compute(tries.popleft()))
 
     def _anybody_waits(self) -> bool:
         with self._lock:
@@ -141,28 +159,26 @@ class SharedInferer:
                 request = self._waiting.popleft()
             yield request
 
-    def _compute(self, requests: Iterator[_Request]) -> None:
-        """Answer requests in order; after an error, those without an answer in halves."""
+    def _compute(self, attempt: _Try) -> list[_Try]:
+        """Answer requests in order; after an error give those without an answer, in halves, to be tried again."""
         taken: deque[_Request] = deque()
 
         def volumes() -> Iterator[Tensor]:
-            for request in requests:
+            for request in attempt.requests:
                 taken.append(request)
                 yield request.volume
 
         try:
             for mosaic in mosaics(self._predictor, volumes(), self._tiling):
                 taken.popleft().answer.set_result(mosaic)
-        except Exception as error:
+                del mosaic  # it is its case's now, and goes with it
+            return []
+        except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold tensors, for as long as somebody holds the error
-            taken.extend(requests)
-            if len(taken) == 1:
+            taken.extend(attempt.requests)
+            if len(taken) == 1 and (attempt.is_last or not is_out_of_memory(error)):
                 taken.popleft().answer.set_exception(error)
-        self._isolate(list(taken))
-
-    def _isolate(self, suspects: Sequence[_Request]) -> None:
-        """Compute both halves of what could not be computed together."""
-        middle = len(suspects) // 2
-        for half in (suspects[:middle], suspects[middle:]):
-            if half:
-                self._compute(iter(half))
+        release_cached()
+        left, middle = list(taken), (len(taken) + 1) // 2
+        taken.clear()
+        return [_Try(iter(half), is_last=len(left) == 1) for half in (left[:middle], left[middle:]) if half]

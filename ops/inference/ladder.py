@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from ops.inference.inferer import Inferer
 from ops.inference.memory import is_out_of_memory, release_cached
 from ops.inference.predictor import Precision
 
 RungName = Literal["full", "tiled", "half", "cpu"]
+Opened = TypeVar("Opened")
 Answer = TypeVar("Answer")
 
 
@@ -22,7 +22,7 @@ class Rung:
     ----------
     name
         ``full``: volumes, sums and the best batch on the device, shared with other cases. ``tiled``: one window at a
-        time there, volume and sums in host memory. ``half``: the same in half precision. ``cpu``: all in host memory.
+        time there, the sums in host memory. ``half``: the same in half precision. ``cpu``: all in host memory.
     device
         ``"cpu"``, ``"cuda:0"`` …
     precision
@@ -73,7 +73,7 @@ def rungs(device: str, half: Precision | None) -> tuple[Rung, ...]:
 
 
 def descend(
-    ladder: Sequence[Rung], open_inferer: Callable[[Rung], Inferer], compute: Callable[[Inferer], Answer]
+    ladder: Sequence[Rung], open_rung: Callable[[Rung], Opened], compute: Callable[[Opened], Answer]
 ) -> tuple[Answer, Descent]:
     """Compute on the first rung with enough memory.
 
@@ -81,8 +81,8 @@ def descend(
     ----------
     ladder
         From :func:`rungs`.
-    open_inferer
-        Gives the model as a rung has it; kept by the caller, as a rung may be needed again.
+    open_rung
+        Gives what ``compute`` needs of a rung, such as the model; kept by the caller, as a rung may be needed again.
     compute
         The whole work on the device, from resampling to labels. Called again from the start on the next rung.
 
@@ -99,7 +99,7 @@ def descend(
     failed: list[tuple[RungName, str]] = []
     for rung in ladder:
         try:
-            return compute(open_inferer(rung)), Descent(rung.name, tuple(failed))
+            return compute(open_rung(rung)), Descent(rung.name, tuple(failed))
         except Exception as error:
             if rung is ladder[-1] or not is_out_of_memory(error):
                 raise

@@ -16,9 +16,18 @@ _ONNX_ALLOCATION = re.compile(
 )
 
 
+# What torch says, other than by its OutOfMemoryError, where CUDA, cuBLAS or cuDNN allocate for themselves; the last is
+# cuDNN's search for an algorithm, which takes a lack of memory for one that does not work (torch 2.13, Conv_v8.cpp).
+_TORCH_ALLOCATION = re.compile(
+    r"CUDA error: out of memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED|unable to find an engine to execute", re.IGNORECASE
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether torch or ONNX Runtime found no memory on its device; no other error counts."""
     if isinstance(error, torch.OutOfMemoryError):
+        return True
+    if isinstance(error, RuntimeError) and _TORCH_ALLOCATION.search(str(error)):
         return True
     from_onnx = type(error).__module__.startswith("onnxruntime.")
     return from_onnx and _ONNX_ALLOCATION.search(str(error)) is not None

@@ -15,6 +15,7 @@ from ops.inference.predictor import Float32Array, predict_on_host
 LOG_ERRORS_ONLY = 3
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
 
 
 class OnnxPredictor:
@@ -49,6 +50,8 @@ class OnnxPredictor:
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_ERRORS_ONLY
         settings: list[dict[str, Any]] = [{} if provider == CPU else {"device_id": device_id}]
+        if provider == CUDA:
+            settings[0]["arena_extend_strategy"] = "kSameAsRequested"  # else doubled, and never given back to torch
         self._session = onnxruntime.InferenceSession(model, options, [provider], settings)
         if self.device != provider:
             raise RuntimeError(

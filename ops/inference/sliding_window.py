@@ -46,7 +46,7 @@ class Tiling:
     batch
         Windows per call of the network.
     on_host
-        Keep volumes and sums in host memory; the device holds no more than one batch.
+        Keep padded volumes and sums in host memory; the device holds no more of them than one batch.
     """
 
     window: Shape

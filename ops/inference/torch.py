@@ -45,6 +45,8 @@ class TorchPredictor:
         self._parameter = next(self._module.parameters())
         self._run = torch.compile(self._module, dynamic=False) if compiled else self._module
         self._dtype = DTYPES[precision]
+        if self._place.type == "cuda":  # windows are of few shapes, for which cuDNN may choose its fastest algorithm
+            torch.backends.cudnn.benchmark = True
 
     @property
     def device(self) -> str:
@@ -66,8 +68,7 @@ class TorchPredictor:
     def infer(self, batch: Tensor) -> Tensor:
         """See :meth:`ops.inference.predictor.TensorPredictor.infer`."""
         autocast = torch.autocast(self._place.type, self._dtype, enabled=self._dtype is not torch.float32)
-        # Windows are of one shape, for which cuDNN may choose its fastest algorithm by trying.
-        with autocast, torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with autocast:
             logits: Tensor = self._run(batch)
         return logits.float()
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import signal
+import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 
-from flows.clusters import gpu_cluster
+from flows.clusters import gpu_cluster, local_cluster
 from ops.inference.locate import HeartLocation
 from ops.inference.onnx import OnnxPredictor
 from ops.phantoms.labels import TERRITORY_LABELS
@@ -26,6 +30,8 @@ from tasks.case import Case, Recipe, Stores, Work
 from tasks.infer import (
     DEVICE_VARIABLE,
     HEART_MODEL,
+    DeviceLostError,
+    ResidentModel,
     check_runs,
     keep_resident,
     locate_heart,
@@ -34,6 +40,7 @@ from tasks.infer import (
     resident,
     resident_memory,
 )
+from tasks.stage import Failure
 from tests.ops.inference.export import export_torch
 
 SHIPPED = load_bundle(list_bundles()[-1])
@@ -141,8 +148,8 @@ def test_models_are_loaded_before_the_first_case(models: Location, small: ModelB
         lines = keep_resident(client, {small.manifest.name: small.digest}, models)
     torch.set_num_threads(threads)
     name = f"{small.manifest.name} {small.digest[:12]}"
-    size = resident(small.manifest.name, small.digest, models).predictor("cpu").nbytes
-    assert resident_memory()[name] == {"cpu float32": size}
+    size = resident_memory()[name]["cpu float32"]
+    assert size == open_predictor(small, "cpu").nbytes
     assert f"{name}, cpu float32, {size / 1e6:.1f} MB, 1 workers" in lines
 
 
@@ -167,14 +174,82 @@ def test_a_model_that_is_not_there_is_not_the_workers_fault(models: Location) ->
     assert not [line for line in lines if line.startswith("liver")]
 
 
-def test_a_later_version_takes_the_place_of_the_earlier(models: Location, small: ModelBundle) -> None:
+def test_two_versions_of_a_model_stay_and_not_three(
+    models: Location, small: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(infer, "_resident", {})
     name = small.manifest.name
-    release_bundle(small, models)
-    earlier = resident(name, SHIPPED.digest, models)
-    later = resident(name, small.digest, models)
-    assert [key for key in resident_memory() if key.startswith(name)] == [f"{name} {small.digest[:12]}"]
-    assert earlier.predictor("cpu").device  # whoever holds it may go on
-    assert resident(name, small.digest, models) is later
+    third = ModelBundle(small.manifest.model_copy(update={"version": "97.0"}), small.weights)
+    first, second = resident(name, SHIPPED.digest, models), load_released(small, models)
+    assert resident(name, SHIPPED.digest, models) is first  # runs of the one and of the other, in turns
+    load_released(third, models)
+    assert [key[1] for key in infer._resident] == [small.digest, third.digest]
+    assert resident(name, small.digest, models) is second
+    assert first.predictor("cpu").device  # whoever holds it may go on
+
+
+def load_released(bundle: ModelBundle, models: Location) -> ResidentModel:
+    release_bundle(bundle, models)
+    return resident(bundle.manifest.name, bundle.digest, models)
+
+
+def test_a_dropped_model_leaves_the_memory(
+    models: Location, small: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exported program is a reference cycle: dropping it is not enough."""
+    monkeypatch.setattr(infer, "_resident", {})
+    weights = weakref.ref(next(load_released(small, models).predictor("cpu")._module.parameters()))
+    for version in ("97.0", "96.0"):
+        load_released(ModelBundle(small.manifest.model_copy(update={"version": version}), small.weights), models)
+    assert weights() is None
+
+
+def test_a_model_that_takes_long_to_load_does_not_hold_up_the_start_of_a_worker(
+    models: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object) -> None:
+        time.sleep(3)
+
+    monkeypatch.setattr(infer, "LOADING_SECONDS", 0.2)
+    monkeypatch.setattr(infer, "resident", slow)
+    options = {"n_workers": 1, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        began = time.monotonic()
+        keep_resident(client, {HEART_MODEL: SHIPPED.digest}, models)
+        assert client.submit(abs, -1).result() == 1
+        assert time.monotonic() - began < 2
+
+
+def test_a_worker_that_does_not_answer_holds_up_nobody(
+    models: Location, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(infer, "LOADING_SECONDS", 0.5)
+    with local_cluster(2, 1, processes=True) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2)
+        stopped = next(iter(client.run(os.getpid).values()))
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            assert keep_resident(client, {HEART_MODEL: SHIPPED.digest}, models) == []
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+    assert "not all workers say which models they hold: TimeoutError" in caplog.text
+
+
+def test_a_lost_card_is_no_fault_of_the_case_where_nobody_replaces_the_worker(
+    models: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr("ops.inference.ladder.descend", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        locate_heart(heart_work(models))
+    monkeypatch.setattr("ops.device.is_lost", lambda _device: True)
+    with pytest.raises(
+        DeviceLostError, match=r"case c: cpu no longer answers after RuntimeError: CUDA error"
+    ) as caught:
+        locate_heart(heart_work(models))
+    assert Failure.of(caught.value).transient
 
 
 def heart_work(models: Location) -> Work:

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from distributed import Client
 
 from flows.clusters import local_cluster
-from ops.registration.register import Registration
+from ops.registration.register import Registration, register
 from ops.registration.transforms import Affine
 from ops.verdict import ResultStatus
 from ops.volume import Volume
 from storage.urls import Location
 from storage.volumes import VolumeStore
 from tasks.case import Case, Findings, Recipe, Stores, Work, load
+from tasks.infer import DEVICE_VARIABLE
 from tasks.register import locate_organs, quality_measurements, register_roles
 from tasks.stage import Outcome, Stage
 from tasks.stream import stream
@@ -102,3 +104,21 @@ def test_organs_of_an_atlas_are_looked_up(tmp_path: Path) -> None:
     assert set(found) == {1}
     assert found[1].inside == 1
     np.testing.assert_allclose(found[1].centre_mm, TRUTH.apply(places[organ].mean(axis=0)), atol=2)
+
+
+def test_a_card_without_room_leaves_it_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card is faked by its name and its error."""
+
+    def on_a_full_card(*images: Volume, device: str) -> Registration:
+        if device == "cuda:0":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return register(*images, device=device)
+
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda:0")
+    monkeypatch.setattr("tasks.register.register", on_a_full_card)
+    nowhere = Location("memory://nowhere")
+    case = Case("c", "1.2", {}, {}, {}, {}, Recipe("compare", "1", {}, (), {}), Stores(nowhere, nowhere, nowhere), "f")
+    volume = image(make_grid())
+    work = register_roles(Work(case, {"a": volume, "b": volume}, {}), "a", "b", metric="ncc")
+    assert work.flags == ("out_of_memory_cpu",)
+    np.testing.assert_allclose(work.found["b to a"].transform.matrix, np.eye(4), atol=0.01)

@@ -137,6 +137,26 @@ def test_no_room_before_the_first_window_is_an_error_too(monkeypatch: pytest.Mon
     assert all(error is full for error in found)
 
 
+def test_what_had_no_room_for_a_moment_is_tried_again() -> None:
+    class FullOnce(Poisonable):
+        def infer(self, batch: torch.Tensor) -> torch.Tensor:
+            if not self.sizes:
+                self.sizes.append(0)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().infer(batch)
+
+    assert isinstance(ask(SharedInferer(FullOnce(), Tiling(WINDOW)), torch.randn(WINDOW)), torch.Tensor)
+
+
+def test_where_the_system_has_no_thread_to_give_the_asking_one_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    shared, volume = SharedInferer(Poisonable(), Tiling(WINDOW)), torch.randn(WINDOW)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    assert isinstance(ask(shared, volume), torch.Tensor)
+
+
 def test_nothing_of_a_case_is_kept_after_its_error() -> None:
     """What failed for lack of memory must be free before the next rung starts, without waiting for a collector."""
     shared, volume = (

@@ -23,7 +23,11 @@ ARENA_ERROR = RuntimeException(
     "[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 8589934592"
 )
 CUDNN_ERROR = Fail("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cudnnCreate(&cudnn_handle_)")
-ERRORS = [TORCH_ERROR, ARENA_ERROR, CUDNN_ERROR]
+# torch's own, where CUDA, cuBLAS and cuDNN allocate for themselves.
+CUBLAS_ERROR = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+FIND_ERROR = RuntimeError("FIND was unable to find an engine to execute this computation")
+CONTEXT_ERROR = torch.AcceleratorError("CUDA error: out of memory")
+ERRORS = [TORCH_ERROR, ARENA_ERROR, CUDNN_ERROR, CUBLAS_ERROR, FIND_ERROR, CONTEXT_ERROR]
 
 
 class Crowded(TorchPredictor):
@@ -77,7 +81,7 @@ def run(volume, room, error=TORCH_ERROR):
     return descend(rungs("cuda:0", "bfloat16"), open_inferer, compute)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__} {str(e)[:20]}")
 @pytest.mark.parametrize(
     ("room", "rung", "failed"),
     [
@@ -159,7 +163,7 @@ def test_the_batch_doubles_while_it_pays(monkeypatch, costs, expected):
 
 
 @pytest.mark.parametrize(("most", "expected"), [(1, 1), (2, 1), (4, 2), (9, 4)])
-@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__} {str(e)[:20]}")
 def test_where_memory_ends_half_of_what_fits_is_taken(monkeypatch, most, expected, error):
     crowded = Crowded(lambda batch: batch <= most, error)
     halving = iter(0.5**n for n in range(20))
@@ -189,9 +193,12 @@ def test_a_case_that_does_not_fit_alone_fails_in_the_trial():
         best_batch(Crowded(lambda _: False), WINDOW)
 
 
-def test_another_error_in_the_trial_is_not_memory():
+def test_any_error_of_a_larger_batch_ends_the_trial_and_is_said(caplog):
+    """As of kernels that cannot index so many elements."""
+    assert best_batch(Crowded(lambda batch: batch < 2, ValueError("broken")), WINDOW) == 1
+    assert "2 windows of (8, 8, 8) at once: ValueError: broken" in caplog.text
     with pytest.raises(ValueError, match="broken"):
-        best_batch(Crowded(lambda batch: batch < 2, ValueError("broken")), WINDOW)
+        best_batch(Crowded(lambda _: False, ValueError("broken")), WINDOW)
 
 
 def test_numbers_survive_the_rungs(volume):

@@ -57,9 +57,9 @@ def test_the_heart_is_found_and_a_missing_one_is_noticed(atlas: tuple[Volume, Vo
 
 
 def test_exact_for_a_known_map() -> None:
-    grid = Grid.from_spacing((10, 12, 14), (3.0, 2.0, 1.0))
+    grid = Grid.from_spacing((13, 12, 14), (3.0, 2.0, 1.0))  # two slabs
     voxels = np.zeros(grid.shape, np.uint8)
-    voxels[2:6, 3:9, 4:8], voxels[9, 11, 13] = 7, 8
+    voxels[2:6, 3:9, 4:8], voxels[12, 11, 13] = 7, 8
     shift = Affine.rigid([0, 0, 0], [5.0, 0.0, 0.0])
     image = Grid.from_spacing((4, 12, 14), (3.0, 2.0, 1.0))
     found = organs_in_view(Volume(voxels, grid, "label"), shift, image)
@@ -69,7 +69,9 @@ def test_exact_for_a_known_map() -> None:
     assert (found[8].inside, found[8].start, found[8].stop) == (0.0, (0, 0, 0), (0, 0, 0))
 
 
-@pytest.mark.parametrize("voxels", [np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.float32)])
+@pytest.mark.parametrize(
+    "voxels", [np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.float32), np.full((3, 3, 3), -1, np.int16)]
+)
 def test_what_is_no_label_map_is_refused(voxels: np.ndarray) -> None:
     grid = Grid.from_spacing((3, 3, 3), (1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="label map"):
