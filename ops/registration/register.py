@@ -192,7 +192,7 @@ def _register_prepared(
     device: str,
 ) -> list[Registration | NotEvaluableError]:
     """Fit a batch, measure the quality of each fit and refuse the bad ones."""
-    linear = _fit_linear(prepared, guesses, plan, device)
+    linear = _fit_linear(prepared, guesses, plan, policy, device)
     fixed, moving = (_levels([pair[side] for pair in prepared], device) for side in (0, 1))
     velocity = None
     if plan.deformable is not None:
@@ -212,6 +212,7 @@ def _fit_linear(
     prepared: Sequence[tuple[list[Lattice], list[Lattice]]],
     guesses: list[list[Affine]],
     plan: RegistrationPlan,
+    policy: RegistrationPolicy,
     device: str,
 ) -> Tensor:
     """Linear maps fixed → moving ``(B, 4, 4)``.
@@ -223,7 +224,7 @@ def _fit_linear(
     first = _levels([pair[1] if swap else pair[0] for pair, swap in zip(prepared, swapped, strict=True)], device)
     second = _levels([pair[0] if swap else pair[1] for pair, swap in zip(prepared, swapped, strict=True)], device)
     turned = [[g.inverse() if swap else g for g in case] for case, swap in zip(guesses, swapped, strict=True)]
-    candidates = start_matrices(first[0], second[0], turned)
+    candidates = start_matrices(first[0], second[0], turned, policy.largest_rotation_deg)
     start = best_starts(first[0], second[0], candidates, plan.metric)
     found = refine(first, second, start, plan.metric, plan.model)
     back = torch.tensor(swapped, device=found.device)[:, None, None]

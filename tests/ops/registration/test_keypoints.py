@@ -241,7 +241,7 @@ def test_a_turned_head_is_found_between_ct_and_mr(head, initialiser, turn):
     assert np.linalg.norm(guess.apply(head.centre) - truth.apply(head.centre)) < GUESS_MM
 
 
-def test_a_registration_finds_a_large_turn_with_the_guess_only(head, initialiser):
+def test_a_registration_with_the_guess_finds_a_large_turn(head, initialiser):
     truth = Affine.rigid([0, 150, 0], [5, 5, 5])
     pair = painted(head, HEAD_HU, "HU"), painted(head, T1, "a.u.", truth)
     plan, policy = RegistrationPlan(spacings_mm=(8.0,)), RegistrationPolicy(largest_rotation_deg=180)

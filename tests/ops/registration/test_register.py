@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from ops.measure.errors import NotEvaluableError
 from ops.registration.deformable import Regularity
@@ -11,6 +12,7 @@ from ops.registration.linear import LinearModel
 from ops.registration.quality import RegistrationPolicy
 from ops.registration.register import Pair, RegistrationPlan, register, register_batch
 from ops.registration.similarity import Metric
+from ops.registration.starts import any_turns
 from ops.registration.transforms import Affine, Velocity, chain
 from ops.volume import Volume
 from tests.ops.registration.blobs import image, landmarks, make_grid, positions
@@ -159,6 +161,21 @@ def test_an_initialiser_is_tried_beside_the_usual_starts():
     assert tre(found.transform, far) < 0.3
     bad = register(FIXED, moved_image(TRUTH), RIGID, initialiser=learned)
     assert tre(bad.transform, TRUTH) < 0.3
+
+
+@pytest.mark.parametrize("turn", [[0, 0, 120], [150, 20, 0], [-60, 100, 120]])
+def test_any_turn_is_found_where_any_is_allowed(turn):
+    far = Affine.rigid(turn, [5, 5, 5])
+    found = register(FIXED, moved_image(far), RIGID, policy=RegistrationPolicy(largest_rotation_deg=180))
+    assert tre(found.transform, far) < 0.3
+
+
+def test_turns_are_spread_evenly_over_all():
+    turns = Rotation.from_rotvec(any_turns(300), degrees=True)
+    anywhere = Rotation.random(2000, rng=np.random.default_rng(0))
+    nearest = np.array([np.rad2deg((one.inv() * turns).magnitude().min()) for one in anywhere])
+    assert nearest.max() < 34
+    assert np.percentile(nearest, 95) < 28
 
 
 def refusal(*args, **kwargs) -> str:
