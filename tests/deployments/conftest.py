@@ -24,7 +24,8 @@ def run_popscan(
     home: Path, *arguments: str | Path, timeout: float = 600, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run ``popscan`` in this home; standard output and error come back apart."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("POPSCAN_")}
+    # Of a terminal's size only what a test says: pytest's readline sets COLUMNS for the processes of pytest-xdist.
+    ours = {n: value for n, value in os.environ.items() if not n.startswith("POPSCAN_") and n != "COLUMNS"}
     return subprocess.run(
         [sys.executable, "-c", "from deployments.cli import main; main()", *map(str, arguments)],
         env={**ours, "POPSCAN_HOME": str(home), **environment},
