@@ -32,7 +32,7 @@ endif
 
 test: setup-test lint
 	$(BIN)/python -m pytest tests/benchmarks
-	$(BIN)/python -m pytest --ignore=tests/benchmarks -n logical --maxprocesses=4 --dist loadfile
+	$(BIN)/python -m pytest --ignore=tests/benchmarks -n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
 lint: setup-test
 	$(BIN)/ruff check .
