@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-import torch
-
 from ops.inference.ladder import Rung, descend, rungs
 from ops.measure.errors import NotEvaluableError
 from ops.registration.atlas import organs_in_view
@@ -19,7 +17,7 @@ from storage.records import Measurement
 from storage.urls import Location
 from storage.volumes import VolumeStore
 from tasks.case import Case, Work, end_not_evaluable
-from tasks.infer import descent_flags, guarded, model_device, model_threads
+from tasks.infer import descent_flags, guarded, limit_threads, model_device
 
 
 def register_roles(
@@ -93,7 +91,7 @@ def _register(
     case: Case, fixed: Volume, moving: Volume, plan: RegistrationPlan, what: str
 ) -> tuple[Registration, tuple[str, ...]]:
     """Register on the worker's device, or the CPU where that has too little memory; a bad fit is not evaluable."""
-    torch.set_num_threads(model_threads())  # as for models: on busy cores more threads made it many times slower
+    limit_threads()
     device = model_device().replace("tensorrt", "cuda")
     ladder = [rung for rung in rungs(device, None) if rung.name != "tiled"]
     try:
