@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from ops.inference.ladder import Rung, descend, rungs
+from ops.inference.ladder import descend, rungs
 from ops.measure.errors import NotEvaluableError
 from ops.registration.atlas import organs_in_view
 from ops.registration.linear import LinearModel
@@ -96,14 +96,12 @@ def _register(
     ladder = [rung for rung in rungs(device, None) if rung.name != "tiled"]
     try:
         with guarded(device, case):
-            found, descent = descend(ladder, _device_of, lambda place: register(fixed, moving, plan, device=place))
+            found, descent = descend(
+                ladder, lambda rung: rung.device, lambda device: register(fixed, moving, plan, device=device)
+            )
     except NotEvaluableError as error:
         end_not_evaluable(error.reason, f"registering {what}: {error.detail}")
     return found, descent_flags(descent, case)
-
-
-def _device_of(rung: Rung) -> str:
-    return rung.device
 
 
 def quality_measurements(quality: RegistrationQuality) -> tuple[Measurement, ...]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import threading
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,22 +21,8 @@ from ops.inference.predictor import Predictor, TensorPredictor, on_tensors
 from ops.inference.sliding_window import Mosaic, Tiling, mosaics
 
 
-class Inferer(Protocol):
-    """A network that takes volumes of any size."""
-
-    @property
-    def place(self) -> torch.device:
-        """Where it computes; volumes are best prepared there."""
-
-    def probabilities(self, volume: Tensor) -> Tensor:
-        """Class probabilities ``(classes, z, y, x)`` float32 of a network input ``(z, y, x)``."""
-
-    def labels(self, volume: Tensor) -> Tensor:
-        """Most probable class of every voxel, uint8 ``(z, y, x)``."""
-
-
-class WindowInferer:
-    """A sliding window over one volume at a time, in the thread that asks.
+class Inferer(ABC):
+    """A network that takes volumes of any size.
 
     Parameters
     ----------
@@ -51,16 +37,24 @@ class WindowInferer:
 
     @property
     def place(self) -> torch.device:
-        """See :attr:`Inferer.place`."""
+        """Where it computes; volumes are best prepared there."""
         return self._predictor.place
 
     def probabilities(self, volume: Tensor) -> Tensor:
-        """See :meth:`Inferer.probabilities`."""
+        """Class probabilities ``(classes, z, y, x)`` float32 of a network input ``(z, y, x)``."""
         return self._mosaic(volume).probabilities()
 
     def labels(self, volume: Tensor) -> Tensor:
-        """See :meth:`Inferer.labels`."""
+        """Most probable class of every voxel, uint8 ``(z, y, x)``."""
         return self._mosaic(volume).labels()
+
+    @abstractmethod
+    def _mosaic(self, volume: Tensor) -> Mosaic:
+        """Compute all windows of a volume."""
+
+
+class WindowInferer(Inferer):
+    """A sliding window over one volume at a time, in the thread that asks."""
 
     def _mosaic(self, volume: Tensor) -> Mosaic:
         (mosaic,) = mosaics(self._predictor, [volume], self._tiling)
@@ -83,40 +77,20 @@ class _Try:
     is_last: bool = False
 
 
-class SharedInferer:
+class SharedInferer(Inferer):
     """A sliding window over the volumes of many threads, in common batches.
 
     One thread at a time runs the network; it starts when a volume comes and ends when none waits. A batch is
     composed, of whatever has come until then, while the device computes the one before (after that under ONNX Runtime,
-    which waits for the device). When a batch raises, its
-    volumes are tried again in halves, down to the one at fault: only the thread that brought it gets the error.
-
-    Parameters
-    ----------
-    predictor
-        The network.
-    tiling
-        Windows and batches.
+    which waits for the device). When a batch raises, its volumes are tried again in halves, down to the one at fault:
+    only the thread that brought it gets the error.
     """
 
     def __init__(self, predictor: Predictor | TensorPredictor, tiling: Tiling) -> None:
-        self._predictor, self._tiling = on_tensors(predictor), tiling
+        super().__init__(predictor, tiling)
         self._waiting: deque[_Request] = deque()
         self._lock = threading.Lock()
         self._is_serving = False
-
-    @property
-    def place(self) -> torch.device:
-        """See :attr:`Inferer.place`."""
-        return self._predictor.place
-
-    def probabilities(self, volume: Tensor) -> Tensor:
-        """See :meth:`Inferer.probabilities`."""
-        return self._mosaic(volume).probabilities()
-
-    def labels(self, volume: Tensor) -> Tensor:
-        """See :meth:`Inferer.labels`."""
-        return self._mosaic(volume).labels()
 
     def _mosaic(self, volume: Tensor) -> Mosaic:
         """Wait for a volume's turn, and for all of its windows."""

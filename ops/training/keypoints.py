@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import avg_pool3d, interpolate
 
 from ops.phantoms.head.anatomy import BRAIN_TISSUES, HeadTissue, hounsfield_table, sample_head
 from ops.phantoms.participant import sample_participant
 from ops.registration.fields import identity, sample, transform_points, units_to_patient
 from ops.registration.keypoints import SIDE, SPACING_MM, centre_of_mass, keypoint_index, normalised
-from ops.training.learner import GRADIENT_NORM, Learner
+from ops.training.learner import Learner
 from ops.training.network import UNet3d
 from ops.volume import FloatArray, Grid
 
@@ -129,7 +129,7 @@ def random_contrast(rng: np.random.Generator) -> npt.NDArray[np.float32]:
 
 
 def random_image(head: LabelledHead, rng: np.random.Generator) -> Tensor:
-    """Image ``(1, 1, z, y, x)`` of a head in its own pose, over twice the spacing of :func:`head_grid`, 0 to 1."""
+    """Image ``(1, 1, z, y, x)`` of a head in its own pose, on :func:`image_grid`, 0 to 1."""
     bright = torch.from_numpy(random_contrast(rng)[head.labels])[None, None]
     image = avg_pool3d(bright, 3)
     shading = torch.from_numpy(rng.normal(0, rng.uniform(0, 0.3), (1, 1, 3, 3, 3)).astype(np.float32)).exp()
@@ -252,14 +252,8 @@ class KeypointLearner(Learner):
     def __init__(self, network: UNet3d, autocast: bool | None = None) -> None:
         super().__init__(network, torch.ones(KEYPOINTS), autocast=autocast)
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            logits = self.network(images.contiguous(memory_format=torch.channels_last_3d))
-        loss = keypoint_loss(keypoint_index(logits.float()), labels)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
-        return float(loss.detach()), float(norm)
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return keypoint_loss(keypoint_index(logits), labels)
 
 
 def train_keypoints(

@@ -108,11 +108,14 @@ class Learner:
         """Compute clipped gradients; return the loss and the norm before clipping."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
             logits = self.network(images.contiguous(memory_format=torch.channels_last_3d))
-        loss = dice_and_cross_entropy(logits.float(), labels, self.class_weights)
+        loss = self._loss(logits.float(), labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         return float(loss.detach()), float(norm)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return dice_and_cross_entropy(logits, labels, self.class_weights)
 
     def _update_average(self) -> None:
         decay = min(AVERAGE_DECAY, self.steps / (self.steps + AVERAGE_WARM_UP))

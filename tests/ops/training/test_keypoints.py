@@ -34,15 +34,6 @@ from ops.training.keypoints import (
 from ops.training.network import UNet3d, count_parameters
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny arrays: threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def head() -> LabelledHead:
     return simulated_head(1)

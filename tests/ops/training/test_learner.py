@@ -12,15 +12,6 @@ from ops.training.loss import dice_and_cross_entropy
 from ops.training.network import UNet3d, count_parameters
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny arrays: threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def task() -> tuple[torch.Tensor, torch.Tensor]:
     """Tell bright from dark."""
     generator = torch.Generator().manual_seed(0)
